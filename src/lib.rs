@@ -1,0 +1,10 @@
+//! hardtack: an offline-first edge caching gateway.
+//!
+//! The modules stand in reading order. Dependencies run one way, from the bottom of this list to its top is forbidden
+//! and `tests/architecture.rs` holds it: `app -> cli, proxy, admin -> protect -> store, upstream -> policy`.
+
+pub mod policy;
+
+pub mod clock;
+pub mod telemetry;
+

@@ -1,0 +1,149 @@
+//! What a stored response is filed under: the effective upstream URI, byte for byte, and the partition it belongs to.
+
+use std::{borrow::Borrow, fmt, sync::Arc};
+
+/// The primary cache key (RFC 9111 section 2): the effective upstream URI as it is forwarded.
+///
+/// Text form, also the order on disk: `scheme://authority/path?query`, with the scheme and authority in lower case, a
+/// default port left out, an empty path written `/`, and everything after it untouched. A private partition stands
+/// before it: `~{partition} {uri}`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CacheKey(Arc<str>);
+
+impl CacheKey {
+    /// Appends the text form of a key to `text`, which a caller on the hit path reuses.
+    pub fn write(
+        text: &mut String,
+        partition: Option<&str>,
+        scheme: &str,
+        authority: &str,
+        path_and_query: &str,
+    ) {
+        if let Some(partition) = partition {
+            text.push('~');
+            text.push_str(partition);
+            text.push(' ');
+        }
+        text.push_str(scheme);
+        text.push_str("://");
+        let authority = without_default_port(scheme, authority);
+        let start = text.len();
+        text.push_str(authority);
+        text[start..].make_ascii_lowercase();
+        if !path_and_query.starts_with('/') {
+            text.push('/');
+        }
+        text.push_str(path_and_query);
+    }
+
+    /// A key from its text form, as [`CacheKey::write`] makes it.
+    pub fn from_text(text: &str) -> Self {
+        Self(Arc::from(text))
+    }
+
+    /// The text form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The effective upstream URI, without the partition.
+    pub fn uri(&self) -> &str {
+        if self.0.starts_with('~') {
+            self.0.split_once(' ').map_or(&*self.0, |(_, uri)| uri)
+        } else {
+            &self.0
+        }
+    }
+
+    /// The private partition, an HMAC of the credential, if the response belongs to one.
+    pub fn partition(&self) -> Option<&str> {
+        let rest = self.0.strip_prefix('~')?;
+        rest.split_once(' ').map(|(partition, _)| partition)
+    }
+
+    /// The authority of the URI (`host` or `host:port`).
+    pub fn authority(&self) -> &str {
+        let uri = self.uri();
+        let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+        rest.split('/').next().unwrap_or(rest)
+    }
+
+    /// The path and query of the URI, starting with `/`.
+    pub fn path_and_query(&self) -> &str {
+        let uri = self.uri();
+        let after_scheme = uri.find("://").map_or(0, |at| at + 3);
+        uri[after_scheme..]
+            .find('/')
+            .map_or("/", |at| &uri[after_scheme + at..])
+    }
+}
+
+fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
+    let port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return authority,
+    };
+    authority.strip_suffix(port).unwrap_or(authority)
+}
+
+impl Borrow<str> for CacheKey {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.uri())
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CacheKey({})", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CacheKey;
+
+    fn key(partition: Option<&str>, scheme: &str, authority: &str, path: &str) -> CacheKey {
+        let mut text = String::new();
+        CacheKey::write(&mut text, partition, scheme, authority, path);
+        CacheKey::from_text(&text)
+    }
+
+    #[test]
+    fn the_key_is_the_effective_uri() {
+        for (scheme, authority, path, expected) in [
+            (
+                "http",
+                "Example.COM:80",
+                "/A%2fb?Q=1",
+                "http://example.com/A%2fb?Q=1",
+            ),
+            ("https", "example.com:443", "", "https://example.com/"),
+            (
+                "http",
+                "example.com:8080",
+                "?q",
+                "http://example.com:8080/?q",
+            ),
+            ("https", "[::1]:80", "/", "https://[::1]:80/"),
+        ] {
+            assert_eq!(key(None, scheme, authority, path).as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn parts_of_a_partitioned_key_are_found_again() {
+        let key = key(Some("abc"), "http", "a.example:81", "/x?y");
+        assert_eq!(key.as_str(), "~abc http://a.example:81/x?y");
+        assert_eq!(key.partition(), Some("abc"));
+        assert_eq!(key.uri(), "http://a.example:81/x?y");
+        assert_eq!(key.authority(), "a.example:81");
+        assert_eq!(key.path_and_query(), "/x?y");
+    }
+}

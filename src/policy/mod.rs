@@ -1,0 +1,45 @@
+//! What may be stored, reused, validated and invalidated: RFC 9111 and what an offline-first gateway adds.
+//!
+//! Pure: no I/O, no async, no clock, nothing of ours outside this module. Time is an argument. Every outcome carries a
+//! [`Reason`] from one closed list.
+//!
+//! [`decide`] comes before the origin is asked, [`judge`] after it answered, [`on_failure`] when it did not. What a stored
+//! response's fields say is parsed once, into [`Terms`] and [`VariantKey`]; a decision on a fresh one allocates nothing.
+
+mod date;
+mod decide;
+mod directives;
+mod entity_tag;
+mod fields;
+mod freshen;
+mod freshness;
+mod invalidation;
+mod judge;
+mod key;
+mod mode;
+mod reason;
+mod settings;
+mod stale;
+mod storing;
+mod time;
+mod validation;
+mod vary;
+
+#[cfg(test)]
+mod tests;
+
+pub use decide::{
+    Connectivity, Decision, Forward, ForwardReason, Lookup, RequestHead, Reuse, decide,
+};
+pub use freshen::{HeadEffect, head_effect};
+pub use freshness::{Freshness, Terms};
+pub use invalidation::{InvalidationTargets, invalidates};
+pub use judge::{Failure, Judgement, OnFailure, ResponseHead, judge, on_failure, while_held_down};
+pub use key::CacheKey;
+pub use mode::Mode;
+pub use reason::Reason;
+pub use settings::{CacheKind, Overridable, Overrides, Settings};
+pub use storing::{Mark, StoredHead, store_post_answer};
+pub use time::Timestamp;
+pub use validation::{Answer, answer_conditionally, validation_headers};
+pub use vary::{VariantKey, select};

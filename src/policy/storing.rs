@@ -1,0 +1,292 @@
+//! What may be stored (RFC 9111 section 3), and the head that is.
+//!
+//! Storing is wider than reuse: a response with neither freshness nor validator is stored as already stale where its
+//! status is heuristically cacheable, so that there is something to serve when the origin is gone.
+
+use http::{
+    HeaderMap, HeaderName, Method, StatusCode,
+    header::{
+        AUTHORIZATION, CONNECTION, CONTENT_LOCATION, CONTENT_TYPE, DATE, PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CacheKey, CacheKind, Overridable, Reason, RequestHead, ResponseHead, Settings, Terms,
+    Timestamp, VariantKey,
+    date::format_http_date,
+    directives::{CacheFields, RequestDirectives, ResponseDirectives},
+    freshness::is_heuristically_cacheable,
+    invalidation::same_origin_target,
+    stale::forbids_stale_reuse,
+};
+
+/// Fields that are never stored (RFC 9111 section 3.1), besides the ones a `Connection` field names.
+const NEVER_STORED: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    PROXY_AUTHENTICATE,
+    HeaderName::from_static("proxy-authentication-info"),
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// What an operator or an unsafe method said about a stored response since it was stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mark {
+    /// Nothing.
+    #[default]
+    None,
+    /// Soft purge: stale from now on; stale reuse is allowed as for any stale response.
+    Stale,
+    /// Invalidated (RFC 9111 section 4.4): never reused without successful validation.
+    Invalid,
+}
+
+/// The head of a stored response: immutable, shared, with its cache terms parsed once.
+#[derive(Clone, Debug)]
+pub struct StoredHead {
+    /// The final status.
+    pub status: StatusCode,
+    /// The fields as stored: hop-by-hop and Connection-named fields removed.
+    pub headers: HeaderMap,
+    /// When the request that led to it (or to its last validation) was sent.
+    pub request_time: Timestamp,
+    /// When its head (or the 304 that freshened it) was received.
+    pub response_time: Timestamp,
+    /// The values of the request fields that `Vary` nominates.
+    pub variant: VariantKey,
+    /// Whether the request carried `Authorization` (RFC 9111 section 3.5).
+    pub authorized: bool,
+    /// What has been said about it since.
+    pub mark: Mark,
+    /// What the fields mean for caching.
+    pub terms: Terms,
+}
+
+/// Whether a response may be stored.
+#[derive(Clone, Debug)]
+pub(super) enum Storing {
+    /// Under this head.
+    Yes(Box<StoredHead>),
+    /// No, and why.
+    No(Reason),
+}
+
+/// Decides whether the response to a GET is stored.
+pub(super) fn may_store(
+    request: &RequestHead<'_>,
+    response: &ResponseHead<'_>,
+    settings: &Settings,
+) -> Storing {
+    if request.method != Method::GET {
+        return Storing::No(Reason::Method);
+    }
+    if request.has_body {
+        return Storing::No(Reason::RequestBody);
+    }
+    if response.status == StatusCode::PARTIAL_CONTENT {
+        return Storing::No(Reason::Partial);
+    }
+    judge_fields(request, response, settings)
+}
+
+/// The head under which the answer to a POST is stored for later GETs of the same target: only with explicit freshness
+/// and a `Content-Location` that is the target (RFC 9110 section 9.3.3).
+pub fn store_post_answer(
+    request: &RequestHead<'_>,
+    target: &CacheKey,
+    response: &ResponseHead<'_>,
+    settings: &Settings,
+) -> Option<Box<StoredHead>> {
+    let location = response.headers.get(CONTENT_LOCATION)?;
+    let describes_target = same_origin_target(target, location).as_ref() == Some(target);
+    if request.method != Method::POST || !describes_target || !response.status.is_success() {
+        return None;
+    }
+    match judge_fields(request, response, settings) {
+        Storing::Yes(head) if head.terms.is_explicit(settings.kind) => Some(head),
+        _ => None,
+    }
+}
+
+fn judge_fields(
+    request: &RequestHead<'_>,
+    response: &ResponseHead<'_>,
+    settings: &Settings,
+) -> Storing {
+    if RequestDirectives::parse(request.headers).no_store {
+        return Storing::No(Reason::NoStore);
+    }
+    if is_event_stream(response.headers) {
+        return Storing::No(Reason::EventStream);
+    }
+    let fields = CacheFields::parse(response.headers, &settings.targeted_fields);
+    let authorized = request.headers.contains_key(AUTHORIZATION);
+    if let Some(reason) = forbidden(response.status, authorized, &fields.directives, settings) {
+        return Storing::No(reason);
+    }
+    let head = StoredHead::from_fields(request, response, &fields, settings);
+    if head.headers.contains_key(SET_COOKIE) {
+        return Storing::No(Reason::SetCookie);
+    }
+    if head.variant.never_matches() {
+        return Storing::No(Reason::VaryStar);
+    }
+    if !is_cacheable(response.status, &head.terms, settings.kind) {
+        return Storing::No(Reason::Status);
+    }
+    if can_never_be_reused(&head, settings) {
+        return Storing::No(Reason::Unusable);
+    }
+    Storing::Yes(Box::new(head))
+}
+
+/// What the directives forbid, whatever the response is.
+pub(super) fn forbidden(
+    status: StatusCode,
+    authorized: bool,
+    directives: &ResponseDirectives,
+    settings: &Settings,
+) -> Option<Reason> {
+    let overridden = |directive| settings.overrides.contains(directive);
+    if directives.must_understand && !is_understood(status) {
+        return Some(Reason::Status);
+    }
+    // With must-understand, no-store is for caches that do not know the status (RFC 9111 section 5.2.2.3).
+    if directives.no_store && !directives.must_understand && !overridden(Overridable::NoStore) {
+        return Some(Reason::NoStore);
+    }
+    if settings.kind == CacheKind::Private {
+        return None;
+    }
+    if directives.private && !overridden(Overridable::Private) {
+        return Some(Reason::Private);
+    }
+    if authorized && !allows_sharing_authorized(directives) {
+        return Some(Reason::Authorization);
+    }
+    None
+}
+
+/// RFC 9111 section 3.5.
+fn allows_sharing_authorized(directives: &ResponseDirectives) -> bool {
+    directives.public || directives.must_revalidate || directives.s_maxage.is_some()
+}
+
+/// The last two conditions of RFC 9111 section 3: freshness, `public`, or a heuristically cacheable status. A status above
+/// 599 needs explicit freshness, as nobody knows what it means.
+fn is_cacheable(status: StatusCode, terms: &Terms, kind: CacheKind) -> bool {
+    if terms.is_explicit(kind) {
+        return true;
+    }
+    let allowed = match kind {
+        CacheKind::Shared => terms.directives.public,
+        CacheKind::Private => terms.directives.public || terms.directives.private,
+    };
+    status.as_u16() <= 599 && (allowed || is_heuristically_cacheable(status))
+}
+
+/// Stale from the start, nothing to validate with, and stale reuse forbidden: storing it would be for nothing.
+fn can_never_be_reused(head: &StoredHead, settings: &Settings) -> bool {
+    let fresh_at_first = head.freshness(settings, head.response_time).is_fresh();
+    let needs_validation = !fresh_at_first || head.terms.directives.no_cache;
+    needs_validation && !head.terms.has_validator && forbids_stale_reuse(head, settings)
+}
+
+/// Statuses whose meaning for caches this gateway knows, for `must-understand`: the final ones of RFC 9110, but for 206,
+/// which is not stored yet, and 304, which never is.
+fn is_understood(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200..=205 | 300..=303 | 305..=308 | 400..=417 | 421 | 422 | 426 | 500..=505
+    )
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let media_type = value.as_bytes().split(|byte| *byte == b';').next();
+        media_type.is_some_and(|name| name.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
+    })
+}
+
+impl StoredHead {
+    /// The head under which `response` is stored: without what is never stored, without fields that its directives
+    /// withhold, and with a `Date` (RFC 9110 section 6.6.1).
+    pub fn new(
+        request: &RequestHead<'_>,
+        response: &ResponseHead<'_>,
+        settings: &Settings,
+    ) -> Self {
+        let fields = CacheFields::parse(response.headers, &settings.targeted_fields);
+        Self::from_fields(request, response, &fields, settings)
+    }
+
+    fn from_fields(
+        request: &RequestHead<'_>,
+        response: &ResponseHead<'_>,
+        fields: &CacheFields,
+        settings: &Settings,
+    ) -> Self {
+        let mut headers = response.headers.clone();
+        clean(&mut headers, fields, response.response_time, settings.kind);
+        let terms = Terms::from_fields(
+            response.status,
+            &headers,
+            fields,
+            response.request_time,
+            response.response_time,
+        );
+        Self {
+            status: response.status,
+            request_time: response.request_time,
+            response_time: response.response_time,
+            variant: VariantKey::new(request.headers, &headers),
+            authorized: request.headers.contains_key(AUTHORIZATION),
+            mark: Mark::None,
+            headers,
+            terms,
+        }
+    }
+
+    /// Whether a request handled under these settings may be answered from it at all: a shared cache never hands out what
+    /// was stored for one user, even if the settings changed since.
+    pub(super) fn may_be_shared(&self, settings: &Settings) -> bool {
+        let directives = &self.terms.directives;
+        settings.kind == CacheKind::Private
+            || ((!directives.private || settings.overrides.contains(Overridable::Private))
+                && (!self.authorized || allows_sharing_authorized(directives)))
+    }
+}
+
+/// Removes what is never stored and what the directives withhold, and adds a missing `Date`.
+pub(super) fn clean(
+    headers: &mut HeaderMap,
+    fields: &CacheFields,
+    response_time: Timestamp,
+    kind: CacheKind,
+) {
+    for name in &NEVER_STORED {
+        headers.remove(name);
+    }
+    for name in &fields.unvalidated {
+        headers.remove(name);
+    }
+    if kind == CacheKind::Shared {
+        for name in &fields.private {
+            headers.remove(name);
+        }
+    }
+    if !headers.contains_key(DATE) {
+        headers.insert(DATE, format_http_date(response_time));
+    }
+}
+
+/// Whether a field is left out of every stored response.
+pub(super) fn is_never_stored(name: &HeaderName) -> bool {
+    NEVER_STORED.contains(name)
+}
