@@ -8,3 +8,5 @@ pub mod policy;
 pub mod clock;
 pub mod telemetry;
 
+pub mod store;
+

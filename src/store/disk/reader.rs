@@ -1,0 +1,247 @@
+//! Reading the disk tier: the stored responses of a key, and rows in order for listings.
+
+use std::ops::Bound;
+
+use redb::ReadTransaction;
+
+use super::{
+    BlockError, Disk, DiskError, Usage, parse_uri_row,
+    tables::{RECORDS, URIS, USAGE},
+};
+use crate::{
+    policy::CacheKey,
+    store::{
+        codec::{self, Record, RecordBody},
+        id::{PublicId, RecordId},
+        purges::RowRange,
+        resource::{BodyFile, StoredBody, StoredResponse},
+    },
+};
+
+/// Bodies up to this are read whole when they are found, so that the next hit has them in memory.
+const WHOLE_BODY_MAX: u64 = 1024 * 1024;
+
+/// And all variants of a key together up to this.
+const WHOLE_BODIES_MAX: u64 = 4 * 1024 * 1024;
+
+/// What the disk has of one key.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Found {
+    /// Most recently stored first.
+    pub(in crate::store) variants: Vec<StoredResponse>,
+    pub(in crate::store) corrupt: Vec<Corrupt>,
+}
+
+/// A stored response that is not what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::store) struct Corrupt {
+    pub(in crate::store) id: RecordId,
+    /// The body file that is corrupt; `None`: the record or its usage row.
+    pub(in crate::store) body_file: Option<u64>,
+}
+
+/// A row of the listing order.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct Row {
+    pub(in crate::store) row: Vec<u8>,
+    pub(in crate::store) key: CacheKey,
+    pub(in crate::store) id: RecordId,
+    pub(in crate::store) usage: Usage,
+}
+
+/// Some rows, and the last one that was looked at where there may be more.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Rows {
+    pub(in crate::store) rows: Vec<Row>,
+    pub(in crate::store) resume_after: Option<Vec<u8>>,
+}
+
+type RecordAndUsage = (RecordId, Record, Usage);
+
+impl Disk {
+    /// Every stored response of `key`, with small bodies in memory.
+    pub(in crate::store) fn find(&self, key: &CacheKey) -> Result<Found, DiskError> {
+        let (records, corrupt) = self.read(|transaction| self.records_of(transaction, key))?;
+        let mut found = Found {
+            variants: Vec::with_capacity(records.len()),
+            corrupt,
+        };
+        let mut whole_bytes = 0;
+        for (id, record, usage) in records {
+            let body = match record.body {
+                RecordBody::Inline(body) => StoredBody::Memory(body),
+                RecordBody::File(file) => match self.whole_or_file(file, &mut whole_bytes) {
+                    Ok(body) => body,
+                    Err(body_file) => {
+                        let body_file = Some(body_file);
+                        found.corrupt.push(Corrupt { id, body_file });
+                        continue;
+                    }
+                },
+            };
+            let mut head = record.head;
+            head.mark = usage.mark;
+            // Reported at the epoch: its first hit is news to the order of use.
+            let stored = StoredResponse::new(id, head, body).with_use(usage.hits, 0);
+            found.variants.push(stored);
+        }
+        found
+            .variants
+            .sort_by_key(|stored| std::cmp::Reverse(stored.head.response_time));
+        Ok(found)
+    }
+
+    /// Whether there is anything of `key`.
+    pub(in crate::store) fn has_any(&self, key: &CacheKey) -> Result<bool, DiskError> {
+        let (low, high) = self.namer.key(key.as_str()).bounds();
+        self.read(|transaction| {
+            let usage = transaction.open_table(USAGE)?;
+            let mut rows = usage.range::<&[u8; 24]>(&low..=&high)?;
+            Ok(rows.next().transpose()?.is_some())
+        })
+    }
+
+    /// The record and usage of one stored response, where both are sound.
+    pub(in crate::store) fn record(
+        &self,
+        id: RecordId,
+    ) -> Result<Option<(Record, Usage)>, DiskError> {
+        self.read(|transaction| {
+            let records = transaction.open_table(RECORDS)?;
+            let usage = transaction.open_table(USAGE)?;
+            let record = records
+                .get(&id.0)?
+                .and_then(|bytes| codec::decode(id, bytes.value()).ok());
+            let usage = usage
+                .get(&id.0)?
+                .and_then(|row| Usage::decode(id, row.value()));
+            Ok(record.zip(usage))
+        })
+    }
+
+    /// The name and key of the stored response with this public id.
+    pub(in crate::store) fn named(
+        &self,
+        public: PublicId,
+    ) -> Result<Option<(RecordId, CacheKey)>, DiskError> {
+        let id = self.read(|transaction| {
+            let usage = transaction.open_table(USAGE)?;
+            let (low, high) = public.bounds();
+            for row in usage.range::<&[u8; 24]>(&low..=&high)? {
+                let id = RecordId(*row?.0.value());
+                if id.public() == public {
+                    return Ok(Some(id));
+                }
+            }
+            Ok(None)
+        })?;
+        let Some(id) = id else {
+            return Ok(None);
+        };
+        Ok(self.record(id)?.map(|(record, _)| (id, record.key)))
+    }
+
+    /// The next rows of `range` after `after`, at most `limit` looked at; those of keys that are not wanted are left out.
+    pub(in crate::store) fn rows(
+        &self,
+        range: &RowRange,
+        after: Option<&[u8]>,
+        limit: usize,
+        is_wanted: impl Fn(&CacheKey) -> bool,
+    ) -> Result<Rows, DiskError> {
+        self.read(|transaction| {
+            let uris = transaction.open_table(URIS)?;
+            let usage = transaction.open_table(USAGE)?;
+            let mut looked_at = 0;
+            let mut rows = Rows::default();
+            for row in uris.range::<&[u8]>(bounds(range, after))?.take(limit) {
+                let row = row?.0.value().to_vec();
+                looked_at += 1;
+                if let Some((key, id)) = parse_uri_row(&row)
+                    && is_wanted(&key)
+                    && let Some(usage) = usage.get(&id.0)?
+                    && let Some(usage) = Usage::decode(id, usage.value())
+                {
+                    let row = row.clone();
+                    rows.rows.push(Row {
+                        row,
+                        key,
+                        id,
+                        usage,
+                    });
+                }
+                rows.resume_after = Some(row);
+            }
+            if looked_at < limit {
+                rows.resume_after = None;
+            }
+            Ok(rows)
+        })
+    }
+
+    fn records_of(
+        &self,
+        transaction: &ReadTransaction,
+        key: &CacheKey,
+    ) -> Result<(Vec<RecordAndUsage>, Vec<Corrupt>), DiskError> {
+        let records = transaction.open_table(RECORDS)?;
+        let usage = transaction.open_table(USAGE)?;
+        let (low, high) = self.namer.key(key.as_str()).bounds();
+        let (mut sound, mut corrupt) = (Vec::new(), Vec::new());
+        for row in records.range::<&[u8; 24]>(&low..=&high)? {
+            let (id, bytes) = row?;
+            let id = RecordId(*id.value());
+            let usage = usage
+                .get(&id.0)?
+                .and_then(|row| Usage::decode(id, row.value()));
+            match (codec::decode(id, bytes.value()), usage) {
+                (Ok(record), Some(usage)) if record.key == *key => sound.push((id, record, usage)),
+                // Another key of the same name: as if it were not there.
+                (Ok(_), Some(_)) => {}
+                _ => corrupt.push(Corrupt {
+                    id,
+                    body_file: None,
+                }),
+            }
+        }
+        Ok((sound, corrupt))
+    }
+
+    /// The body in memory, where it is small; `Err`: the name of the file, which is corrupt.
+    fn whole_or_file(&self, file: BodyFile, whole_bytes: &mut u64) -> Result<StoredBody, u64> {
+        let is_small = file.len <= WHOLE_BODY_MAX && *whole_bytes + file.len <= WHOLE_BODIES_MAX;
+        if !is_small {
+            return Ok(StoredBody::File(file));
+        }
+        match self.bodies.read(&file) {
+            Ok(body) => {
+                *whole_bytes += file.len;
+                Ok(StoredBody::Memory(body))
+            }
+            Err(BlockError::Corrupt) => Err(file.id),
+            // Perhaps it can be read later; whoever reads the body is told then.
+            Err(BlockError::Io(_)) => Ok(StoredBody::File(file)),
+        }
+    }
+}
+
+pub(super) fn bounds<'a>(
+    range: &'a RowRange,
+    after: Option<&'a [u8]>,
+) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
+    let from = match after {
+        Some(after) if after >= range.from.as_slice() => Bound::Excluded(after),
+        _ => Bound::Included(range.from.as_slice()),
+    };
+    let until = range
+        .until
+        .as_deref()
+        .map_or(Bound::Unbounded, Bound::Excluded);
+    match (&from, &until) {
+        // A range that ends before it begins is one that redb does not take.
+        (Bound::Excluded(from), Bound::Excluded(until)) if from >= until => {
+            (Bound::Included(*until), Bound::Excluded(*until))
+        }
+        _ => (from, until),
+    }
+}

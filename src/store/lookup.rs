@@ -1,0 +1,153 @@
+//! Lookups: memory, then what waits to be written, then the disk; what the disk has is promoted.
+//!
+//! A lookup that went to disk publishes what it found only if nothing was published or purged under the key meanwhile.
+
+use std::sync::Arc;
+
+use super::{
+    Inner, StoreError, Ticket,
+    disk::{Disk, DiskError, Found},
+    pending::apply,
+    resource::{Effect, Resource, StoredResponse, VARIANTS_MAX},
+};
+use crate::policy::{CacheKey, Mark};
+
+/// How often a lookup goes back to disk because the key changed under it. Each time somebody else made progress.
+const ATTEMPTS: usize = 4;
+
+/// What a key looked like before the disk was asked.
+#[derive(Clone, Copy)]
+pub(super) struct Before {
+    ticket: Ticket,
+    generation: u64,
+}
+
+/// What came of merging the tiers.
+pub(super) enum Merged {
+    Done(Option<Arc<Resource>>),
+    /// The key changed meanwhile.
+    Outdated,
+}
+
+impl Inner {
+    /// The resource in memory, where that knows all its variants.
+    fn complete_in_memory(&self, key: &CacheKey) -> Option<Arc<Resource>> {
+        let resource = self.memory.get(key.as_str())?;
+        (self.disk.is_none() || resource.is_complete()).then_some(resource)
+    }
+
+    pub(super) async fn lookup(
+        self: &Arc<Self>,
+        key: &CacheKey,
+    ) -> Result<Option<Arc<Resource>>, StoreError> {
+        for _ in 0..ATTEMPTS {
+            if let Some(resource) = self.complete_in_memory(key) {
+                return Ok(Some(resource));
+            }
+            if self.disk.is_none() {
+                return Ok(None);
+            }
+            let before = self.before(key);
+            let sought = key.clone();
+            let found = self.on_disk(move |disk| disk.find(&sought)).await;
+            match self.merge(key, before, found)? {
+                Merged::Done(resource) => return Ok(resource),
+                Merged::Outdated => {}
+            }
+        }
+        // Somebody keeps changing this key, so what matters is in memory or waits to be written.
+        match self.merge(key, self.before(key), Ok(Found::default()))? {
+            Merged::Done(resource) => Ok(resource),
+            Merged::Outdated => Ok(self.memory.get(key.as_str())),
+        }
+    }
+
+    pub(super) fn before(&self, key: &CacheKey) -> Before {
+        Before {
+            ticket: self.purges.ticket(),
+            generation: self.memory.generation(key.as_str()),
+        }
+    }
+
+    /// Puts together what all tiers know of `key`, and keeps it in memory.
+    pub(super) fn merge(
+        &self,
+        key: &CacheKey,
+        before: Before,
+        found: Result<Found, DiskError>,
+    ) -> Result<Merged, StoreError> {
+        let (found, error) = match found {
+            Ok(found) => (found, None),
+            Err(error) => (Found::default(), Some(error)),
+        };
+        let log = self.purges.read();
+        let changing = self.memory.change(key.as_str());
+        if !log.is_current(before.ticket, key) || changing.generation() != before.generation {
+            return Ok(Merged::Outdated);
+        }
+        let overlay = self.pending.overlay(key);
+        let mut from_disk: Vec<_> = found.variants.into_iter().map(Arc::new).collect();
+        from_disk.retain(|stored| !overlay.removes.contains(&stored.id()));
+        let marks = (overlay.mark != Mark::None).then_some(Effect::Mark(overlay.mark));
+        for effect in log.effects(key).chain(marks) {
+            apply(&mut from_disk, effect);
+        }
+        for corrupt in found.corrupt {
+            self.count_error("corrupt");
+            self.pending.drop_corrupt(corrupt);
+        }
+        let in_memory = self.memory.get(key.as_str());
+        let in_memory = in_memory.map(|resource| resource.variants.clone());
+        let sources = [in_memory.unwrap_or_default(), overlay.puts, from_disk];
+        let variants = merge_variants(sources);
+        if variants.is_empty() {
+            return match error {
+                // A tier that is closed has nothing: that is no news, and `Store::stats` says it.
+                None | Some(DiskError::Closed) => Ok(Merged::Done(None)),
+                Some(error) => Err(self.read_error(error)),
+            };
+        }
+        changing.promote(key, &variants, error.is_none());
+        Ok(Merged::Done(Some(Resource::new(
+            key.clone(),
+            variants,
+            error.is_none(),
+        ))))
+    }
+
+    /// Runs one read of the disk tier where it may block.
+    pub(super) async fn on_disk<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Disk) -> Result<T, DiskError> + Send + 'static,
+    ) -> Result<T, DiskError> {
+        let _permit = self.reads.acquire().await.map_err(|_| DiskError::Closed)?;
+        let inner = self.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let disk = inner.disk.as_ref().ok_or(DiskError::Closed)?;
+            read(disk)
+        });
+        read.await.unwrap_or(Err(DiskError::Panicked))
+    }
+
+    pub(super) fn read_error(&self, error: DiskError) -> StoreError {
+        if matches!(error, DiskError::Closed) {
+            return StoreError::Unavailable;
+        }
+        self.count_error("read");
+        StoreError::Io {
+            attempt: "read the cache database",
+            source: error.into_io(),
+        }
+    }
+}
+
+/// All variants, the first source's first; of those with the same name only the first.
+fn merge_variants(sources: [Vec<Arc<StoredResponse>>; 3]) -> Vec<Arc<StoredResponse>> {
+    let mut merged: Vec<Arc<StoredResponse>> = Vec::new();
+    for variant in sources.into_iter().flatten() {
+        if merged.len() < VARIANTS_MAX && merged.iter().all(|known| known.id() != variant.id()) {
+            merged.push(variant);
+        }
+    }
+    merged
+}

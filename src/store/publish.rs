@@ -1,0 +1,211 @@
+//! Publishing: a complete response, a freshened head, an invalidation. Nothing here waits for the disk.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    Inner, Published, StoreError, Ticket,
+    id::RecordId,
+    memory::Changing,
+    pending::apply,
+    purges::Matcher,
+    resource::{Effect, Resource, StoredBody, StoredResponse, VARIANTS_MAX},
+};
+use crate::policy::{CacheKey, Mark, StoredHead};
+
+impl Inner {
+    pub(super) fn publish(
+        &self,
+        ticket: Ticket,
+        key: &CacheKey,
+        head: StoredHead,
+        body: Bytes,
+    ) -> Published {
+        let id = self.namer.record(key, &head.variant);
+        let now = self.clock.now();
+        let stored = StoredResponse::new(id, head, StoredBody::Memory(body));
+        stored.set_reported(now);
+        self.publish_stored(ticket, key, stored, None)
+    }
+
+    pub(super) fn freshen(
+        &self,
+        ticket: Ticket,
+        key: &CacheKey,
+        stored: &Arc<StoredResponse>,
+        head: StoredHead,
+    ) -> Published {
+        let id = self.namer.record(key, &head.variant);
+        let fresh = stored.with_head(id, head);
+        self.publish_stored(ticket, key, fresh, Some(stored))
+    }
+
+    /// Publishes `stored`, in place of `freshened` where that is still what is stored.
+    pub(super) fn publish_stored(
+        &self,
+        ticket: Ticket,
+        key: &CacheKey,
+        stored: StoredResponse,
+        freshened: Option<&StoredResponse>,
+    ) -> Published {
+        // Purges wait until what is published here is where they find it.
+        let log = self.purges.read();
+        if !log.is_current(ticket, key) {
+            return Published::Purged;
+        }
+        let changing = self.memory.change(key.as_str());
+        let resource = self.memory.get(key.as_str());
+        let known = self.known_variants(key, resource.as_deref());
+        if freshened.is_some_and(|old| is_superseded(old, &known)) {
+            // What replaced it in the meantime is newer than a new head for the old body.
+            return Published::Stored;
+        }
+        let place = self.place_for(&stored);
+        if place == Published::TooLarge {
+            return place;
+        }
+        let replaces = freshened.map(StoredResponse::id);
+        let stored = Arc::new(stored);
+        let variants = with_variant(known, &stored, replaces);
+        let is_complete =
+            self.disk.is_none() || resource.as_ref().is_some_and(|known| known.is_complete());
+        // What memory does not have of a complete resource is nowhere.
+        let may_replace_on_disk = !is_complete
+            || self.pending.has(key)
+            || resource.is_some_and(|known| known.has(stored.id()) || replaces.is_some());
+        changing.replace(key, &variants, is_complete);
+        if self.disk.is_none() {
+            return place;
+        }
+        if place == Published::Stored {
+            self.pending.put(key, stored, replaces);
+        } else if may_replace_on_disk && !self.pending.give_up(key, &stored, replaces) {
+            // A purge takes these locks itself.
+            drop(changing);
+            drop(log);
+            self.distrust_disk(Mark::Invalid);
+        }
+        place
+    }
+
+    /// Marks every variant of `key`, in memory at once and on disk within a second. It does not wait for the writer.
+    pub(super) async fn mark(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        mark: Mark,
+    ) -> Result<(), StoreError> {
+        self.purges.invalidate(key);
+        let is_noted = {
+            let changing = self.memory.change(key.as_str());
+            apply_to_memory(&changing, key, Effect::Mark(mark));
+            self.disk.is_none() || (!self.pending.is_crowded() && self.pending.mark(key, mark))
+        };
+        if self.disk.is_some() && self.pending.is_closing() {
+            return Err(StoreError::Unavailable);
+        }
+        // What is published while this looks at the disk may be marked too, which costs a validation.
+        if !is_noted && !self.is_nowhere(key).await && !self.pending.mark(key, mark) {
+            self.distrust_disk(mark);
+        }
+        Ok(())
+    }
+
+    /// Whether neither the disk nor what waits for it has anything of `key`, as far as can be told.
+    async fn is_nowhere(self: &Arc<Self>, key: &CacheKey) -> bool {
+        // In this order: what waits now may be on disk, and nowhere else, a moment later.
+        if self.pending.has(key) {
+            return false;
+        }
+        let sought = key.clone();
+        let found = self.on_disk(move |disk| disk.has_any(&sought)).await;
+        found.is_ok_and(|has_any| !has_any)
+    }
+
+    /// Has everything that is on disk now marked, for want of room to say what of it: from now on for lookups, and on
+    /// disk when that takes it.
+    fn distrust_disk(&self, mark: Mark) {
+        if self.pending.is_distrusting(mark) {
+            return;
+        }
+        tracing::warn!("Too much waits for the disk; what is on it is marked as a whole.");
+        let in_force = self.purges.begin(Matcher::everything(), Effect::Mark(mark));
+        self.pending.distrust(in_force, mark);
+    }
+
+    /// Where a response can be kept. What would be kept nowhere changes nothing.
+    fn place_for(&self, stored: &StoredResponse) -> Published {
+        let body_bytes = stored.body.len();
+        if body_bytes > self.config.max_object_bytes {
+            return Published::TooLarge;
+        }
+        let in_memory = self.memory.takes(&stored.body);
+        let Some(disk) = &self.disk else {
+            return if in_memory {
+                Published::Stored
+            } else {
+                Published::TooLarge
+            };
+        };
+        if !disk.is_suspended()
+            && body_bytes <= disk.largest_body()
+            && self.pending.has_room(stored.weight())
+        {
+            return Published::Stored;
+        }
+        self.count_error("skipped");
+        if in_memory {
+            Published::MemoryOnly
+        } else {
+            Published::TooLarge
+        }
+    }
+
+    /// The variants of `key` that need no disk to be known.
+    fn known_variants(
+        &self,
+        key: &CacheKey,
+        resource: Option<&Resource>,
+    ) -> Vec<Arc<StoredResponse>> {
+        let known = resource.map(|resource| resource.variants.clone());
+        let mut known = known.unwrap_or_default();
+        if self.disk.is_some() {
+            for put in self.pending.overlay(key).puts {
+                if known.iter().all(|variant| variant.id() != put.id()) {
+                    known.push(put);
+                }
+            }
+        }
+        known
+    }
+}
+
+/// Does to the variants in memory what a purge or an invalidation does.
+pub(super) fn apply_to_memory(changing: &Changing<'_>, key: &CacheKey, effect: Effect) {
+    changing.update(key, |variant| {
+        let mut one = vec![variant.clone()];
+        apply(&mut one, effect);
+        one.pop()
+    });
+}
+
+/// Whether something else than `old`, and newer, is stored under its name.
+fn is_superseded(old: &StoredResponse, known: &[Arc<StoredResponse>]) -> bool {
+    known.iter().any(|variant| {
+        variant.id() == old.id() && variant.head.response_time > old.head.response_time
+    })
+}
+
+fn with_variant(
+    known: Vec<Arc<StoredResponse>>,
+    stored: &Arc<StoredResponse>,
+    replaces: Option<RecordId>,
+) -> Vec<Arc<StoredResponse>> {
+    let others = known
+        .into_iter()
+        .filter(|variant| variant.id() != stored.id() && Some(variant.id()) != replaces);
+    std::iter::once(stored.clone())
+        .chain(others)
+        .take(VARIANTS_MAX)
+        .collect()
+}

@@ -1,0 +1,356 @@
+//! The purge log: what was purged or invalidated, so that it wins over every fill and read that began before.
+//!
+//! A ticket is the number of the last purge when a fill began. Whoever publishes shows it and is refused when a later
+//! purge selects its key, or when the log no longer reaches back so far. Invalidations of one key are no part of the log,
+//! for there may be any number: a fixed table has the last one for each of [`KEY_SLOTS`] hashes of keys. Purges whose work on disk is not done yet are
+//! in force for whatever is read from disk meanwhile. Bounds: [`LOG_MAX`] purges, [`SELECTOR_JOBS_MAX`] in force.
+//!
+//! [`SELECTOR_JOBS_MAX`]: super::pending::SELECTOR_JOBS_MAX
+
+use std::{
+    collections::VecDeque,
+    hash::BuildHasher,
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use foldhash::fast::RandomState;
+
+use super::{Selector, Ticket, resource::Effect};
+use crate::policy::CacheKey;
+
+/// A fill seldom outlasts so many purges; one that does is not stored.
+const LOG_MAX: usize = 1_024;
+
+/// Keys of one slot share their invalidations: a fill of one is then refused in vain, which costs a fetch.
+const KEY_SLOTS: usize = 16 * 1_024;
+
+/// Which keys a purge or an invalidation selects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Matcher {
+    /// This URI, in every partition.
+    Uri(String),
+    Prefix(String),
+    /// In lower case, with or without a port.
+    Host(String),
+}
+
+/// Neighbouring rows of the `uris` table: from `from`, up to but not including `until`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RowRange {
+    pub(super) from: Vec<u8>,
+    pub(super) until: Option<Vec<u8>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct PurgeLog {
+    latest: AtomicU64,
+    entries: RwLock<Entries>,
+}
+
+#[derive(Debug)]
+pub(super) struct Entries {
+    latest: u64,
+    log: VecDeque<(u64, Matcher)>,
+    // The last purge that the log had no room for.
+    forgotten: u64,
+    // The last invalidation of a key of each slot.
+    keys: Box<[u64]>,
+    hasher: RandomState,
+    in_force: Vec<(u64, Matcher, Effect)>,
+}
+
+/// A purge that is in force until this is dropped.
+#[derive(Debug)]
+pub(super) struct InForce {
+    log: std::sync::Arc<PurgeLog>,
+    number: u64,
+}
+
+impl PurgeLog {
+    pub(super) fn ticket(&self) -> Ticket {
+        Ticket(self.latest.load(Ordering::Acquire))
+    }
+
+    /// Whether no purge of `key` came since `ticket`.
+    pub(super) fn is_current(&self, ticket: Ticket, key: &CacheKey) -> bool {
+        // Nearly always nothing was purged since.
+        ticket.0 == self.latest.load(Ordering::Acquire) || self.read().is_current(ticket, key)
+    }
+
+    /// Holds off purges: what is published meanwhile is there for the next purge to find.
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Entries> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that `key` is invalidated, by way of the overlay.
+    pub(super) fn invalidate(&self, key: &CacheKey) {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.latest += 1;
+        let (slot, number) = (entries.slot(key), entries.latest);
+        entries.keys[slot] = number;
+        self.latest.store(number, Ordering::Release);
+    }
+
+    /// Logs a purge that stays in force until its work on disk is done.
+    pub(super) fn begin(self: &std::sync::Arc<Self>, matcher: Matcher, effect: Effect) -> InForce {
+        InForce {
+            log: self.clone(),
+            number: self.append(matcher, effect),
+        }
+    }
+
+    fn append(&self, matcher: Matcher, effect: Effect) -> u64 {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.latest += 1;
+        let number = entries.latest;
+        entries.in_force.push((number, matcher.clone(), effect));
+        if entries.log.len() == LOG_MAX
+            && let Some((forgotten, _)) = entries.log.pop_front()
+        {
+            entries.forgotten = forgotten;
+        }
+        entries.log.push_back((number, matcher));
+        self.latest.store(number, Ordering::Release);
+        number
+    }
+}
+
+impl Entries {
+    pub(super) fn is_current(&self, ticket: Ticket, key: &CacheKey) -> bool {
+        if ticket.0 == self.latest {
+            return true;
+        }
+        if self.forgotten > ticket.0 || self.keys[self.slot(key)] > ticket.0 {
+            return false;
+        }
+        let since = self.log.iter().rev();
+        let mut since = since.take_while(|(number, _)| *number > ticket.0);
+        !since.any(|(_, matcher)| matcher.matches(key))
+    }
+
+    fn slot(&self, key: &CacheKey) -> usize {
+        let hash = self.hasher.hash_one(key.as_str());
+        usize::try_from(hash % KEY_SLOTS as u64).unwrap_or_default()
+    }
+
+    /// What purges in force do to a record of `key` that is still on disk.
+    pub(super) fn effects<'a>(&'a self, key: &'a CacheKey) -> impl Iterator<Item = Effect> + 'a {
+        self.in_force
+            .iter()
+            .filter(|(_, matcher, _)| matcher.matches(key))
+            .map(|(_, _, effect)| *effect)
+    }
+}
+
+impl Default for Entries {
+    fn default() -> Self {
+        Self {
+            latest: 0,
+            log: VecDeque::new(),
+            forgotten: 0,
+            keys: vec![0; KEY_SLOTS].into(),
+            hasher: RandomState::default(),
+            in_force: Vec::new(),
+        }
+    }
+}
+
+impl Drop for InForce {
+    fn drop(&mut self) {
+        let mut entries = self
+            .log
+            .entries
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        entries
+            .in_force
+            .retain(|(number, _, _)| *number != self.number);
+    }
+}
+
+impl From<&Selector> for Matcher {
+    fn from(selector: &Selector) -> Self {
+        match selector {
+            Selector::Url(url) => Self::Uri(url.clone()),
+            Selector::Prefix(prefix) => Self::Prefix(prefix.clone()),
+            Selector::Host(host) => Self::Host(host.to_ascii_lowercase()),
+        }
+    }
+}
+
+impl Matcher {
+    pub(super) fn everything() -> Self {
+        Self::Prefix(String::new())
+    }
+
+    pub(super) fn matches(&self, key: &CacheKey) -> bool {
+        match self {
+            Self::Uri(uri) => key.uri() == uri,
+            Self::Prefix(prefix) => key.uri().starts_with(prefix.as_str()),
+            Self::Host(host) => is_host(key.authority(), host),
+        }
+    }
+
+    /// The rows of the `uris` table among which all that it selects are, in order.
+    pub(super) fn ranges(&self) -> Vec<RowRange> {
+        match self {
+            Self::Uri(uri) => vec![RowRange::starting(&with_nul(uri))],
+            Self::Prefix(prefix) => vec![RowRange::starting(prefix.as_bytes())],
+            Self::Host(host) => ["http", "https"]
+                .map(|scheme| RowRange::starting(format!("{scheme}://{host}").as_bytes()))
+                .into(),
+        }
+    }
+}
+
+impl RowRange {
+    /// Every row that starts so.
+    pub(super) fn starting(prefix: &[u8]) -> Self {
+        let mut until = prefix.to_vec();
+        while until.pop_if(|last| *last == u8::MAX).is_some() {}
+        let until = until.split_last().map(|(last, rest)| {
+            let mut until = rest.to_vec();
+            until.push(last + 1);
+            until
+        });
+        Self {
+            from: prefix.to_vec(),
+            until,
+        }
+    }
+}
+
+/// Whether `authority` is `host`: any port of it, unless `host` names one.
+pub(super) fn is_host(authority: &str, host: &str) -> bool {
+    authority
+        .strip_prefix(host)
+        .is_some_and(|rest| rest.is_empty() || (rest.starts_with(':') && !has_port(host)))
+}
+
+fn has_port(host: &str) -> bool {
+    // The colons of an IPv6 address stand in brackets.
+    host.rsplit(']')
+        .next()
+        .is_some_and(|rest| rest.contains(':'))
+}
+
+fn with_nul(uri: &str) -> Vec<u8> {
+    let mut prefix = uri.as_bytes().to_vec();
+    prefix.push(0);
+    prefix
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{LOG_MAX, Matcher, PurgeLog, RowRange, is_host};
+    use crate::{policy::CacheKey, store::resource::Effect};
+
+    fn key(text: &str) -> CacheKey {
+        CacheKey::from_text(text)
+    }
+
+    #[test]
+    fn a_matcher_selects_what_its_name_says() {
+        let host = |host: &str| Matcher::Host(host.to_owned());
+        let prefix = |prefix: &str| Matcher::Prefix(prefix.to_owned());
+        let uri = |uri: &str| Matcher::Uri(uri.to_owned());
+        for (matcher, text, expected) in [
+            (uri("http://a/x"), "http://a/x", true),
+            (uri("http://a/x"), "~p http://a/x", true),
+            (uri("http://a/x"), "http://a/x?y", false),
+            (prefix("http://a/x"), "~p http://a/x?y", true),
+            (prefix("http://a/x"), "http://a/", false),
+            (prefix(""), "http://a/", true),
+            (host("a"), "http://a:81/", true),
+            (host("a"), "https://a/", true),
+            (host("a"), "http://a.b/", false),
+            (host("a:81"), "http://a:81/", true),
+            (host("a:81"), "http://a:810/", false),
+            (host("a:81"), "http://a/", false),
+        ] {
+            assert_eq!(matcher.matches(&key(text)), expected, "{matcher:?} {text}");
+        }
+    }
+
+    #[test]
+    fn a_host_without_a_port_is_any_port_of_it() {
+        for (authority, host, expected) in [
+            ("[::1]:81", "[::1]", true),
+            ("[::1]", "[::1]", true),
+            ("[::1]:81", "[::1]:81", true),
+            ("[::1]:81", "[::1]:8", false),
+            ("a:80", "a:8", false),
+        ] {
+            assert_eq!(is_host(authority, host), expected, "{authority} {host}");
+        }
+    }
+
+    #[test]
+    fn a_range_ends_where_the_prefix_does() {
+        for (prefix, until) in [
+            (&b"ab"[..], Some(&b"ac"[..])),
+            (&b"a\xff"[..], Some(&b"b"[..])),
+            (&b"\xff\xff"[..], None),
+            (&b""[..], None),
+        ] {
+            assert_eq!(RowRange::starting(prefix).until.as_deref(), until);
+        }
+    }
+
+    #[test]
+    fn a_purge_wins_over_the_tickets_before_it_and_over_no_others() {
+        let log = PurgeLog::default();
+        let (purged, other) = (key("http://a/"), key("http://b/"));
+        let before = log.ticket();
+        assert!(log.is_current(before, &purged));
+        log.invalidate(&purged);
+        assert!(!log.is_current(before, &purged));
+        assert!(log.is_current(before, &other));
+        assert!(log.is_current(log.ticket(), &purged));
+    }
+
+    #[test]
+    fn a_ticket_older_than_the_log_is_refused() {
+        let log = Arc::new(PurgeLog::default());
+        let other = key("http://b/");
+        let purge = || drop(log.begin(Matcher::Uri("http://a/".to_owned()), Effect::Remove));
+        let first = log.ticket();
+        purge();
+        let second = log.ticket();
+        (0..LOG_MAX).for_each(|_| purge());
+        assert!(!log.is_current(first, &other));
+        assert!(log.is_current(second, &other));
+    }
+
+    /// Once these went to the log, which then refused every fill in progress.
+    #[test]
+    fn any_number_of_invalidations_of_other_keys_refuses_no_fill() {
+        let log = PurgeLog::default();
+        let (filling, other) = (key("http://a/"), key("http://b/"));
+        // The one key in so many that shares its slot.
+        let shares = log.read().slot(&filling) == log.read().slot(&other);
+        let ticket = log.ticket();
+        for _ in 0..=LOG_MAX {
+            log.invalidate(&other);
+        }
+        assert_eq!(log.is_current(ticket, &filling), !shares);
+        assert!(!log.is_current(ticket, &other));
+    }
+
+    #[test]
+    fn a_purge_is_in_force_until_its_work_is_done() {
+        let log = Arc::new(PurgeLog::default());
+        let (purged, other) = (key("http://a/"), key("http://b/"));
+        let in_force = log.begin(Matcher::Uri(purged.uri().to_owned()), Effect::Remove);
+        let effects = |key: &CacheKey| log.read().effects(key).collect::<Vec<_>>();
+        assert_eq!(effects(&purged), [Effect::Remove]);
+        assert_eq!(effects(&other), []);
+        drop(in_force);
+        assert_eq!(effects(&purged), []);
+    }
+}

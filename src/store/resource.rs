@@ -1,0 +1,212 @@
+//! What is stored under one key: immutable values that are shared, and copied on write.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+
+use super::{compact::compact, id::RecordId};
+use crate::policy::{CacheKey, Mark, StoredHead, Timestamp};
+
+/// More variants than this of one key are not kept: the oldest go.
+pub(super) const VARIANTS_MAX: usize = 32;
+
+/// Bytes of a body file that share one checksum: what is read and verified at a time.
+pub(super) const BLOCK_BYTES: usize = 256 * 1024;
+
+/// Every stored response of one key: the variants. Immutable; a change publishes a new one.
+#[derive(Debug)]
+pub struct Resource {
+    /// The key.
+    pub key: CacheKey,
+    /// The variants, most recently stored first; at least one, at most 32.
+    pub variants: Vec<Arc<StoredResponse>>,
+    // False while the disk may hold variants that this lacks: then only `Store::lookup` knows them all.
+    complete: AtomicBool,
+}
+
+/// One stored response.
+#[derive(Debug)]
+pub struct StoredResponse {
+    /// Its head.
+    pub head: StoredHead,
+    /// Its body.
+    pub body: StoredBody,
+    id: RecordId,
+    hits: AtomicU64,
+    // When its use was last reported to the disk tier: milliseconds since the epoch.
+    reported: AtomicI64,
+}
+
+/// Where the body of a stored response is.
+#[derive(Clone, Debug)]
+pub enum StoredBody {
+    /// In memory, whole.
+    Memory(Bytes),
+    /// In a body file, read and verified block by block.
+    File(BodyFile),
+}
+
+/// A body file: its name, length and block checksums.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BodyFile {
+    pub(super) id: u64,
+    pub(super) len: u64,
+    pub(super) blocks: Arc<[u64]>,
+}
+
+/// What a purge or an invalidation makes of a stored response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    Remove,
+    Mark(Mark),
+}
+
+impl Resource {
+    pub(super) fn new(
+        key: CacheKey,
+        variants: Vec<Arc<StoredResponse>>,
+        complete: bool,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            key,
+            variants,
+            complete: AtomicBool::new(complete),
+        })
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
+    }
+
+    /// Says that the disk holds no variant that this lacks.
+    pub(super) fn set_complete(&self) {
+        self.complete.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has(&self, id: RecordId) -> bool {
+        self.variants.iter().any(|variant| variant.id == id)
+    }
+}
+
+impl StoredResponse {
+    pub(super) fn new(id: RecordId, mut head: StoredHead, body: StoredBody) -> Self {
+        head.headers = compact(&head.headers);
+        Self {
+            head,
+            body,
+            id,
+            hits: AtomicU64::new(0),
+            reported: AtomicI64::new(0),
+        }
+    }
+
+    /// With what an earlier version of it, or its record, knew about its use.
+    pub(super) fn with_use(mut self, hits: u64, reported: i64) -> Self {
+        self.hits = AtomicU64::new(hits);
+        self.reported = AtomicI64::new(reported);
+        self
+    }
+
+    /// The same body under another head.
+    pub(super) fn with_head(&self, id: RecordId, head: StoredHead) -> Self {
+        Self::new(id, head, self.body.clone())
+            .with_use(self.hits(), self.reported.load(Ordering::Relaxed))
+    }
+
+    /// The same response, marked; `None` where the mark says nothing new.
+    pub(super) fn marked(&self, mark: Mark) -> Option<Self> {
+        let mark = stronger(self.head.mark, mark);
+        (mark != self.head.mark).then(|| {
+            let mut head = self.head.clone();
+            head.mark = mark;
+            self.with_head(self.id, head)
+        })
+    }
+
+    pub(super) fn id(&self) -> RecordId {
+        self.id
+    }
+
+    /// Hits since it entered memory, or as last recorded on disk.
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_hit(&self) {
+        self.hits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether its use is to be reported to the disk tier: not more often than every `interval_millis`, in whichever
+    /// direction the clock went.
+    pub(super) fn report_is_due(&self, now: Timestamp, interval_millis: u64) -> bool {
+        let reported = self.reported.load(Ordering::Relaxed);
+        now.as_millis().abs_diff(reported) >= interval_millis
+    }
+
+    pub(super) fn set_reported(&self, now: Timestamp) {
+        self.reported.store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// Bytes it takes in memory, roughly.
+    pub(super) fn weight(&self) -> u64 {
+        // A field costs its text, and a HeaderMap entry and two Bytes handles besides.
+        const FIELD_OVERHEAD: usize = 96;
+        let fields: usize = self
+            .head
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD)
+            .sum();
+        let body = match &self.body {
+            StoredBody::Memory(bytes) => bytes.len(),
+            StoredBody::File(file) => file.blocks.len() * 8,
+        };
+        (size_of::<Self>() + fields + body) as u64
+    }
+}
+
+impl StoredBody {
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File(file) => file.len(),
+        }
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl BodyFile {
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no bytes: never, for an empty body needs no file.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The length of block `index`: all but the last are whole.
+    pub(super) fn block_len(&self, index: usize) -> usize {
+        let start = index as u64 * BLOCK_BYTES as u64;
+        let left = self.len.saturating_sub(start);
+        usize::try_from(left).map_or(BLOCK_BYTES, |left| left.min(BLOCK_BYTES))
+    }
+}
+
+/// The mark that says more: an invalidation outranks a soft purge.
+pub(super) fn stronger(one: Mark, other: Mark) -> Mark {
+    match (one, other) {
+        (Mark::Invalid, _) | (_, Mark::Invalid) => Mark::Invalid,
+        (Mark::Stale, _) | (_, Mark::Stale) => Mark::Stale,
+        (Mark::None, Mark::None) => Mark::None,
+    }
+}
