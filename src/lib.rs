@@ -6,7 +6,9 @@
 pub mod policy;
 
 pub mod clock;
+pub mod modes;
 pub mod telemetry;
 
 pub mod store;
+pub mod upstream;
 

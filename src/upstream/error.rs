@@ -1,0 +1,170 @@
+//! What can go wrong on the way to an origin, and how to tell the kinds apart.
+//!
+//! The client library wraps errors of the connector and of bodies; they are recovered by walking `source()`, because
+//! its own predicates do not say enough.
+
+use std::{error::Error, io, iter, net::SocketAddr, sync::Arc, time::Duration};
+
+/// An error of a body being copied.
+pub type BodyError = Box<dyn Error + Send + Sync>;
+
+/// Why a forward failed before a complete response head.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForwardError {
+    /// The upstream is known to be disconnected, or an override says so; nothing was tried.
+    #[error("the upstream is disconnected")]
+    Disconnected,
+    /// No connection to be had: refused, unreachable, timeout, DNS, TLS.
+    #[error("cannot connect to {authority}")]
+    Connect {
+        /// Whom.
+        authority: String,
+        /// Why.
+        #[source]
+        source: BodyError,
+    },
+    /// The address filter refused the address.
+    #[error("the address {address} may not be dialled for this request")]
+    Denied {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// No response head in time.
+    #[error("no answer from the origin within {limit:?}")]
+    TimedOut {
+        /// The limit.
+        limit: Duration,
+    },
+    /// Reset, end of stream or garbage before the head was whole.
+    #[error("the origin broke off before its response head was whole")]
+    Broken {
+        /// Why.
+        #[source]
+        source: BodyError,
+    },
+    /// The client's body failed while it was copied: not the origin's fault.
+    #[error("the request body broke off")]
+    RequestBody {
+        /// Why.
+        #[source]
+        source: BodyError,
+    },
+    /// No permit of the upstream within the time one may wait.
+    #[error("too many requests wait for this upstream")]
+    Overloaded,
+}
+
+impl ForwardError {
+    /// Whether it is certain that the origin has seen nothing of this request. `false` means that it may have seen, and
+    /// executed, all of it.
+    pub fn never_sent(&self) -> bool {
+        match self {
+            Self::Disconnected | Self::Connect { .. } | Self::Denied { .. } | Self::Overloaded => {
+                true
+            }
+            // The connection was found closed before the first byte of the request was written.
+            Self::Broken { source } => {
+                find::<hyper::Error>(source.as_ref()).is_some_and(hyper::Error::is_canceled)
+            }
+            Self::TimedOut { .. } | Self::RequestBody { .. } => false,
+        }
+    }
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum DialError {
+    #[error("the port is none")]
+    InvalidPort,
+    #[error("the address {address} may not be dialled for this request")]
+    Denied { address: SocketAddr },
+    #[error("cannot resolve {host}")]
+    Resolve {
+        host: String,
+        #[source]
+        source: Arc<io::Error>,
+    },
+    #[error("tried {address}")]
+    Connect {
+        address: SocketAddr,
+        #[source]
+        source: Arc<io::Error>,
+    },
+    #[error("no connection within {limit:?}")]
+    ConnectTimedOut { limit: Duration },
+    #[error("cannot agree on TLS with {host}")]
+    Tls {
+        host: String,
+        #[source]
+        source: Arc<io::Error>,
+    },
+}
+
+/// The request body's own failure, marked so that it is not taken for the origin's.
+#[derive(Debug, thiserror::Error)]
+#[error("the request body broke off")]
+pub(super) struct UploadError(#[source] pub(super) BodyError);
+
+/// A response body that stood still.
+#[derive(Debug, thiserror::Error)]
+#[error("the origin sent nothing for {limit:?} in mid-body")]
+pub(super) struct StalledBody {
+    pub(super) limit: Duration,
+}
+
+/// A 101 that nobody asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("the origin switched protocols unasked")]
+pub(super) struct UnaskedUpgrade;
+
+/// The client library's error in our terms.
+pub(super) fn classify(
+    error: hyper_util::client::legacy::Error,
+    authority: &http::uri::Authority,
+) -> ForwardError {
+    if let Some(dial) = find::<DialError>(&error) {
+        return from_dial(dial.clone(), authority);
+    }
+    if find::<UploadError>(&error).is_some() {
+        return ForwardError::RequestBody {
+            source: error.into(),
+        };
+    }
+    if error.is_connect() {
+        return ForwardError::Connect {
+            authority: authority.to_string(),
+            source: error.into(),
+        };
+    }
+    ForwardError::Broken {
+        source: error.into(),
+    }
+}
+
+/// A failed dial in terms of the seam.
+pub(super) fn from_dial(error: DialError, authority: &http::uri::Authority) -> ForwardError {
+    match error {
+        DialError::Denied { address } => ForwardError::Denied { address },
+        other => ForwardError::Connect {
+            authority: authority.to_string(),
+            source: other.into(),
+        },
+    }
+}
+
+/// The error and its causes in one line.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+    causes(error)
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |&cause| cause.source())
+}

@@ -1,0 +1,233 @@
+//! The way of a request to an origin: connectivity, permit, the origins in order, one exchange, one repetition.
+//!
+//! `Host` and SNI are the authority of the origin that is really asked: when a request falls back from the first origin
+//! to another, a `Host` that named the first is replaced; any other (a preserved one) is kept.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Request, Response, Version, header, request};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+use tokio::time::Instant;
+
+use super::{
+    RequestBody,
+    body::ResponseBody,
+    client::{ConnectionHistory, HttpClient},
+    error::{ForwardError, UnaskedUpgrade, classify},
+    group::{Origin, Upstream},
+    permits::Permit,
+    upload::{Offer, Progress, Upload},
+};
+use crate::policy::Connectivity;
+
+/// A request that can be sent more than once.
+struct Outgoing {
+    head: request::Parts,
+    body: Offer,
+}
+
+/// An exchange without a response.
+struct Failure {
+    error: ForwardError,
+    /// Whether the connection had carried another response before.
+    reused_connection: bool,
+}
+
+impl Upstream {
+    /// Sends a request whose URI is absolute and whose `Host` is set, and returns when the response head is whole.
+    /// Tries every origin when a connect fails; retries a bodiless safe request once when a pooled connection turns out
+    /// dead. A 101 keeps hyper's upgrade in the extensions.
+    ///
+    /// # Errors
+    /// See [`ForwardError`]; a failure to connect to every origin makes the upstream disconnected and starts the prober.
+    pub async fn send(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<ResponseBody>, ForwardError> {
+        self.touch();
+        let result = self.send_with_permit(request).await;
+        if let Err(error) = &result {
+            self.failed(error);
+        }
+        result
+    }
+
+    async fn send_with_permit(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<ResponseBody>, ForwardError> {
+        self.refuse_while_disconnected()?;
+        let permit = self.permits.acquire().await?;
+        // It may have been lost while we waited.
+        self.refuse_while_disconnected()?;
+
+        let outgoing = Outgoing::new(request);
+        let start = Instant::now();
+        let response = self.try_origins(&outgoing).await?;
+        self.reached();
+        self.stats.answered(response.status(), start.elapsed());
+        Ok(outgoing.wrap(response, permit))
+    }
+
+    fn refuse_while_disconnected(&self) -> Result<(), ForwardError> {
+        match self.connectivity() {
+            Connectivity::Connected => Ok(()),
+            Connectivity::Disconnected => Err(ForwardError::Disconnected),
+        }
+    }
+
+    async fn try_origins(&self, outgoing: &Outgoing) -> Result<Response<Incoming>, ForwardError> {
+        let mut failure = None;
+        for origin in self.in_order() {
+            match self.ask(origin, outgoing).await {
+                Err(error @ ForwardError::Connect { .. }) => {
+                    self.hold_down(origin);
+                    failure = Some(error);
+                }
+                other => return other,
+            }
+        }
+        let failure = failure.expect("an upstream has an origin");
+        self.lost(&super::error::chain(&failure));
+        Err(failure)
+    }
+
+    async fn ask(
+        &self,
+        origin: &Origin,
+        outgoing: &Outgoing,
+    ) -> Result<Response<Incoming>, ForwardError> {
+        let first = self.exchange(&self.clients.pooled, origin, outgoing).await;
+        match first {
+            // The origin closed an idle connection just as we took it: nothing wrong with the origin.
+            Err(failure) if failure.is_of_a_dead_connection() && outgoing.is_repeatable() => self
+                .exchange(&self.clients.fresh, origin, outgoing)
+                .await
+                .map_err(|failure| failure.error),
+            other => other.map_err(|failure| failure.error),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        client: &HttpClient,
+        origin: &Origin,
+        outgoing: &Outgoing,
+    ) -> Result<Response<Incoming>, Failure> {
+        let (mut request, progress) = outgoing.to(origin, self.first());
+        let mut captured = capture_connection(&mut request);
+        let result = self
+            .answer(client, request, &mut captured, &progress, origin)
+            .await;
+        let history = ConnectionHistory::of(&captured).unwrap_or_default();
+        match result {
+            Ok(response) => {
+                history.mark_used();
+                outgoing.check_upgrade(response)
+            }
+            Err(error) => Err(Failure {
+                error,
+                reused_connection: history.was_used(),
+            }),
+        }
+    }
+
+    /// Waits for the head: for the connection under the connector's timers, then under the first-byte timer.
+    async fn answer(
+        &self,
+        client: &HttpClient,
+        request: Request<Upload>,
+        captured: &mut CaptureConnection,
+        progress: &Progress,
+        origin: &Origin,
+    ) -> Result<Response<Incoming>, ForwardError> {
+        let mut response = client.request(request);
+        // Every branch may be dropped: an unfinished exchange is given up with its connection.
+        let early = tokio::select! {
+            biased;
+            result = &mut response => Some(result),
+            () = connected(captured) => None,
+            // Another request found out: nobody waits on a connect then.
+            () = self.link.disconnected() => return Err(ForwardError::Disconnected),
+        };
+        progress.restart();
+        let limit = self.first_byte_timeout;
+        let result = match early {
+            Some(result) => result,
+            None => tokio::select! {
+                biased;
+                result = &mut response => result,
+                () = progress.stalled_for(limit) => return Err(ForwardError::TimedOut { limit }),
+            },
+        };
+        result.map_err(|error| classify(error, &origin.authority))
+    }
+}
+
+impl Outgoing {
+    fn new(request: Request<RequestBody>) -> Self {
+        let (head, body) = request.into_parts();
+        let body = Offer::new(body);
+        Self { head, body }
+    }
+
+    fn to(&self, origin: &Origin, first: &Origin) -> (Request<Upload>, Arc<Progress>) {
+        let (upload, progress) = self.body.upload();
+        let mut request = Request::new(upload);
+        *request.method_mut() = self.head.method.clone();
+        *request.uri_mut() = origin.target(first, &self.head.uri);
+        *request.version_mut() = Version::HTTP_11;
+        *request.headers_mut() = self.head.headers.clone();
+        if origin.authority != first.authority {
+            replace_host(request.headers_mut(), first, origin);
+        }
+        (request, progress)
+    }
+
+    /// Whether sending it twice does no harm (RFC 9110 section 9.2.1).
+    fn is_repeatable(&self) -> bool {
+        self.head.method.is_safe() && self.body.is_empty()
+    }
+
+    /// A 101 that nobody asked for would let the origin choose the protocol.
+    fn check_upgrade(&self, response: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
+        let switches = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+        if switches && !self.head.headers.contains_key(header::UPGRADE) {
+            let source = UnaskedUpgrade.into();
+            return Err(Failure {
+                error: ForwardError::Broken { source },
+                reused_connection: false,
+            });
+        }
+        Ok(response)
+    }
+
+    fn wrap(&self, response: Response<Incoming>, permit: Permit) -> Response<ResponseBody> {
+        let (head, body) = response.into_parts();
+        let method: &Method = &self.head.method;
+        let body = ResponseBody::new(body, permit, method, head.status, &head.headers);
+        Response::from_parts(head, body)
+    }
+}
+
+impl Failure {
+    fn is_of_a_dead_connection(&self) -> bool {
+        self.reused_connection && matches!(self.error, ForwardError::Broken { .. })
+    }
+}
+
+async fn connected(captured: &mut CaptureConnection) {
+    drop(captured.wait_for_connection_metadata().await);
+}
+
+fn replace_host(headers: &mut http::HeaderMap, first: &Origin, origin: &Origin) {
+    let named_the_first = headers
+        .get(header::HOST)
+        .is_some_and(|host| host.as_bytes() == first.authority.as_str().as_bytes());
+    if named_the_first {
+        let host = HeaderValue::from_str(origin.authority.as_str())
+            .expect("an authority is made of visible ASCII");
+        headers.insert(header::HOST, host);
+    }
+}

@@ -1,0 +1,7 @@
+//! The forward path against real sockets on loopback, under virtual time.
+
+mod addresses;
+mod bodies;
+mod exchanges;
+mod outages;
+mod support;

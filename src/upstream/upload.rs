@@ -1,0 +1,157 @@
+//! A request body as the client library sees it, and what we learn from how it is read.
+//!
+//! The library keeps the body it is given even when no connection comes about. So it gets a handle: the body itself is
+//! taken at the first read, and until then it can be given to another attempt. Reads also tell how far the upload is,
+//! which is what the first-byte timer counts from.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, sleep_until};
+
+use super::{RequestBody, error::UploadError};
+
+/// A request body that can be offered to one attempt after another, as long as none has read from it.
+#[derive(Clone)]
+pub(super) struct Offer {
+    slot: Arc<Mutex<Option<RequestBody>>>,
+    size: SizeHint,
+    is_empty: bool,
+}
+
+/// The handle that one attempt gets.
+pub(super) struct Upload {
+    offer: Offer,
+    taken: Option<RequestBody>,
+    progress: Arc<Progress>,
+}
+
+/// How an upload fares.
+#[derive(Debug)]
+pub(super) struct Progress {
+    start: Instant,
+    last_read_millis: AtomicU64,
+    // The client is slower than the origin: not the origin's delay.
+    starved: AtomicBool,
+}
+
+impl Offer {
+    pub(super) fn new(body: RequestBody) -> Self {
+        Self {
+            size: body.size_hint(),
+            is_empty: body.is_end_stream(),
+            slot: Arc::new(Mutex::new(Some(body))),
+        }
+    }
+
+    /// Whether there is no body at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_empty
+    }
+
+    pub(super) fn upload(&self) -> (Upload, Arc<Progress>) {
+        let progress = Arc::new(Progress::new());
+        let upload = Upload {
+            offer: self.clone(),
+            taken: None,
+            progress: Arc::clone(&progress),
+        };
+        (upload, progress)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<RequestBody>> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Upload {
+    /// A handle on no body.
+    pub(super) fn empty() -> Self {
+        let none = http_body_util::Empty::new().map_err(|never| match never {});
+        Offer::new(RequestBody::new(none)).upload().0
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = UploadError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let this = self.get_mut();
+        if this.taken.is_none() {
+            this.taken = this.offer.lock().take();
+        }
+        let Some(body) = &mut this.taken else {
+            return Poll::Ready(None);
+        };
+        let polled = Pin::new(body).poll_frame(cx);
+        this.progress.note(polled.is_pending());
+        let frame = ready!(polled).map(|frame| frame.map_err(UploadError));
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.taken {
+            Some(body) => body.is_end_stream(),
+            None => self.offer.is_empty,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.taken {
+            Some(body) => body.size_hint(),
+            None => self.offer.size,
+        }
+    }
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            last_read_millis: AtomicU64::new(0),
+            starved: AtomicBool::new(false),
+        }
+    }
+
+    /// Starts the clock anew.
+    pub(super) fn restart(&self) {
+        self.note(false);
+    }
+
+    /// Returns once nothing was read of the body for `limit`, though the client had something to send or had sent all.
+    pub(super) async fn stalled_for(&self, limit: Duration) {
+        loop {
+            let last_read = if self.starved.load(Ordering::Relaxed) {
+                Instant::now()
+            } else {
+                let millis = self.last_read_millis.load(Ordering::Relaxed);
+                self.start + Duration::from_millis(millis)
+            };
+            let deadline = last_read + limit;
+            if Instant::now() >= deadline {
+                return;
+            }
+            sleep_until(deadline).await;
+        }
+    }
+
+    fn note(&self, starved: bool) {
+        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_read_millis.store(millis, Ordering::Relaxed);
+        self.starved.store(starved, Ordering::Relaxed);
+    }
+}
