@@ -12,3 +12,5 @@ pub mod telemetry;
 pub mod store;
 pub mod upstream;
 
+pub mod protect;
+
