@@ -14,3 +14,5 @@ pub mod upstream;
 
 pub mod protect;
 
+pub mod proxy;
+

@@ -1,0 +1,208 @@
+//! One access event per request: what was asked, what was answered, from where, how long it took.
+
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use http_body::Frame;
+use tokio::time::Instant;
+use tracing::info;
+
+use super::guarded_io::Answering;
+use crate::{
+    policy::{CacheKey, Reason},
+    telemetry::Sampling,
+    upstream::BodyError,
+};
+
+/// The id of a request: in the access event, and `instance` of a problem document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestId(u64);
+
+impl RequestId {
+    /// A fresh id: a random start per process, then counted, so that ids sort by arrival within a run.
+    pub(crate) fn next() -> Self {
+        static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(fastrand::u64(..)));
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// How the cache took part: a metrics label and a log field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CacheUse {
+    /// A fresh stored response.
+    Hit,
+    /// A stale stored response.
+    Stale,
+    /// A stored response the origin confirmed.
+    Validated,
+    /// From the origin, with the cache in between.
+    Miss,
+    /// From another request's fill.
+    Collapsed,
+    /// From the origin, past the cache.
+    Bypass,
+    /// Made by the gateway.
+    None,
+}
+
+impl CacheUse {
+    /// The label.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            CacheUse::Hit => "hit",
+            CacheUse::Stale => "stale",
+            CacheUse::Validated => "validated",
+            CacheUse::Miss => "miss",
+            CacheUse::Collapsed => "collapsed",
+            CacheUse::Bypass => "bypass",
+            CacheUse::None => "none",
+        }
+    }
+}
+
+/// Which access events are written.
+#[derive(Debug)]
+pub(crate) struct AccessLog {
+    hits: Sampling,
+    other: Sampling,
+    counted: AtomicU32,
+}
+
+impl AccessLog {
+    /// With these shares.
+    pub(crate) const fn new(hits: Sampling, other: Sampling) -> Self {
+        Self {
+            hits,
+            other,
+            counted: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether this request's event is written.
+    pub(crate) fn samples(&self, cache: CacheUse) -> bool {
+        let share = if cache == CacheUse::Hit {
+            self.hits
+        } else {
+            self.other
+        };
+        match share {
+            Sampling::None => false,
+            Sampling::OneIn(one) if one.get() == 1 => true,
+            Sampling::OneIn(one) => self
+                .counted
+                .fetch_add(1, Ordering::Relaxed)
+                .is_multiple_of(one.get()),
+        }
+    }
+}
+
+/// What an access event says. It is written when it is dropped, which is when the body has ended or the client has gone.
+#[derive(Debug)]
+pub(crate) struct Record {
+    /// Id of the request.
+    pub(crate) id: RequestId,
+    /// Who asked.
+    pub(crate) client: Option<IpAddr>,
+    /// What.
+    pub(crate) method: Method,
+    /// The effective upstream URI, or what the client asked where there is none.
+    pub(crate) url: Url,
+    /// The route's name.
+    pub(crate) route: String,
+    /// The answer.
+    pub(crate) status: StatusCode,
+    /// What the cache did.
+    pub(crate) cache: CacheUse,
+    /// Why.
+    pub(crate) reason: Option<Reason>,
+    /// When the request came.
+    pub(crate) began: Instant,
+    /// Body bytes handed to the client's connection so far.
+    pub(crate) sent_bytes: u64,
+    /// How the body ended.
+    pub(crate) end: End,
+    /// Whether the event is written at all.
+    pub(crate) written: bool,
+    /// Keeps the connection's idle timer off.
+    pub(crate) answering: Option<Answering>,
+}
+
+/// A URL as it is logged: without its query's values it would be of no use, without credentials it cannot hurt; the
+/// target was refused if it had userinfo.
+#[derive(Clone, Debug)]
+pub(crate) enum Url {
+    /// Of a key.
+    Key(CacheKey),
+    /// As text.
+    Text(String),
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Url::Key(key) => f.write_str(key.uri()),
+            Url::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+/// How a body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Not yet: when the record is dropped so, the client has gone (or needed no body).
+    Open,
+    /// Whole.
+    Whole,
+    /// Broken off by the origin or the disk.
+    Broken,
+}
+
+impl Record {
+    /// Takes note of a polled frame.
+    pub(crate) fn saw(&mut self, frame: Option<&Result<Frame<Bytes>, BodyError>>) {
+        match frame {
+            None => self.end = End::Whole,
+            Some(Err(_)) => self.end = End::Broken,
+            Some(Ok(frame)) => {
+                self.sent_bytes += frame.data_ref().map_or(0, |data| data.len() as u64)
+            }
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.answering = None;
+        if !self.written {
+            return;
+        }
+        info!(
+            request_id = %self.id,
+            client = self.client.map(tracing::field::display),
+            method = %self.method,
+            url = %self.url,
+            route = self.route,
+            status = self.status.as_u16(),
+            cache = self.cache.as_str(),
+            reason = self.reason.map(Reason::as_str),
+            bytes = self.sent_bytes,
+            broken = (self.end == End::Broken).then_some(true),
+            duration_ms = self.began.elapsed().as_secs_f64() * 1_000.0,
+            "Answered."
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! The body of an answer, whatever it comes from.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http_body::{Frame, SizeHint};
+
+use super::{access::Record, growing};
+use crate::{store::StoreError, upstream, upstream::BodyError};
+
+/// The body of an answer; it carries the access record, which is written when the body ends or is dropped.
+pub(crate) struct Body {
+    source: Source,
+    record: Option<Box<Record>>,
+}
+
+type Blocks = Pin<Box<dyn Stream<Item = Result<Bytes, StoreError>> + Send>>;
+
+enum Source {
+    Empty,
+    Whole(Bytes),
+    Growing {
+        reader: growing::Reader,
+        length: Option<u64>,
+    },
+    Blocks {
+        blocks: Blocks,
+        remaining: u64,
+    },
+    Upstream(Box<upstream::ResponseBody>),
+    Axum(axum::body::Body),
+}
+
+impl Body {
+    /// No body.
+    pub(crate) const fn empty() -> Self {
+        Self {
+            source: Source::Empty,
+            record: None,
+        }
+    }
+
+    /// A body that is in memory.
+    pub(crate) const fn whole(bytes: Bytes) -> Self {
+        Self {
+            source: Source::Whole(bytes),
+            record: None,
+        }
+    }
+
+    /// A body that a fill writes, of `length` bytes where the origin said so.
+    pub(crate) const fn growing(reader: growing::Reader, length: Option<u64>) -> Self {
+        Self {
+            source: Source::Growing { reader, length },
+            record: None,
+        }
+    }
+
+    /// A body of `length` bytes read from the disk tier.
+    pub(crate) fn blocks(
+        blocks: impl Stream<Item = Result<Bytes, StoreError>> + Send + 'static,
+        length: u64,
+    ) -> Self {
+        Self {
+            source: Source::Blocks {
+                blocks: Box::pin(blocks),
+                remaining: length,
+            },
+            record: None,
+        }
+    }
+
+    /// A body passed through from an origin.
+    pub(crate) fn upstream(body: upstream::ResponseBody) -> Self {
+        Self {
+            source: Source::Upstream(Box::new(body)),
+            record: None,
+        }
+    }
+
+    /// A body made by a handler of the router.
+    pub(crate) const fn axum(body: axum::body::Body) -> Self {
+        Self {
+            source: Source::Axum(body),
+            record: None,
+        }
+    }
+
+    /// Attaches the access record.
+    pub(crate) fn with_record(mut self, record: Box<Record>) -> Self {
+        self.record = Some(record);
+        self
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = match &mut self.source {
+            Source::Empty => Poll::Ready(None),
+            Source::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Source::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Source::Growing { reader, .. } => Pin::new(reader).poll_frame(cx),
+            Source::Blocks { blocks, remaining } => blocks.as_mut().poll_next(cx).map(|next| {
+                let block = next?;
+                if let Ok(block) = &block {
+                    *remaining = remaining.saturating_sub(block.len() as u64);
+                }
+                Some(block.map(Frame::data).map_err(Into::into))
+            }),
+            Source::Upstream(body) => Pin::new(body.as_mut()).poll_frame(cx),
+            Source::Axum(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+        };
+        if let (Poll::Ready(frame), Some(record)) = (&polled, &mut self.record) {
+            record.saw(frame.as_ref());
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Empty => true,
+            Source::Whole(bytes) => bytes.is_empty(),
+            Source::Growing { length, .. } => *length == Some(0),
+            Source::Blocks { remaining, .. } => *remaining == 0,
+            Source::Upstream(body) => body.is_end_stream(),
+            Source::Axum(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Growing { length, .. } => {
+                length.map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
+            Source::Blocks { remaining, .. } => SizeHint::with_exact(*remaining),
+            Source::Upstream(body) => body.size_hint(),
+            Source::Axum(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! One fill per key and variant: who comes while one is under way follows it.
+//!
+//! Bounds: [`FILLS_MAX`] fills are joined; beyond it requests fill on their own. A fill that started before a purge of
+//! its key is not joined, so nobody gets what was purged.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::fill::Fill;
+use crate::{
+    policy::{CacheKey, VariantKey},
+    store::Store,
+};
+
+/// Fills that can be joined at a time; each holds a permit or waits for one, so this is far above what upstreams allow.
+const FILLS_MAX: usize = 16_384;
+
+/// The fills under way.
+///
+/// Before the head of an answer has come nobody knows by what it varies, so the first fill of a key is found without a
+/// variant. Whoever followed it and turns out to want another variant looks again, for the fill of that variant.
+#[derive(Debug, Default)]
+pub(crate) struct Fills {
+    under_way: Mutex<HashMap<Target, Arc<Fill>>>,
+}
+
+/// What a fill fills.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Target {
+    /// The key.
+    pub(crate) key: CacheKey,
+    /// The variant, where it is known before the answer.
+    pub(crate) variant: Option<VariantKey>,
+}
+
+/// What a request became.
+pub(crate) enum Role {
+    /// It follows a fill under way.
+    Follow(Arc<Fill>),
+    /// It starts this fill; others can join.
+    Start(Arc<Fill>),
+}
+
+impl Fills {
+    /// Joins the fill of `target`, or registers a new one.
+    pub(crate) fn join(&self, store: &Store, target: Target) -> Role {
+        let mut fills = self.lock();
+        if let Some(fill) = fills.get(&target)
+            && store.is_current(fill.ticket, &target.key)
+        {
+            return Role::Follow(Arc::clone(fill));
+        }
+        let fill = Fill::new(target.clone(), store.ticket());
+        if fills.len() < FILLS_MAX || fills.contains_key(&target) {
+            fills.insert(target, Arc::clone(&fill));
+        }
+        Role::Start(fill)
+    }
+
+    /// Takes a fill that has ended off the list, unless another has taken its place.
+    pub(crate) fn leave(&self, fill: &Arc<Fill>) {
+        let mut fills = self.lock();
+        if fills
+            .get(&fill.target)
+            .is_some_and(|found| Arc::ptr_eq(found, fill))
+        {
+            fills.remove(&fill.target);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Target, Arc<Fill>>> {
+        self.under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,313 @@
+//! Requests that only the origin can answer: every method but GET, a GET with a body, what bypasses the cache, and
+//! changes of protocol. Streams both ways, buffers nothing, and sees to the invalidation of what an unsafe method
+//! changed.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tracing::warn;
+
+use super::{
+    Gateway,
+    access::CacheUse,
+    arrival::Arrival,
+    body::Body,
+    cache_status::CacheStatus,
+    connection::Peer,
+    effective::Effective,
+    failure::Failed,
+    outgoing::remove_hop_by_hop,
+    problem::Problem,
+    progress::InTime,
+    refuse::has_body,
+    request::{self, Conditions},
+    respond::{self, Reply},
+    tunnel,
+};
+use crate::{
+    policy::{
+        self, CacheKey, ForwardReason, HeadEffect, Mark, OnFailure, Reason, RequestHead,
+        ResponseHead, Settings, Timestamp,
+    },
+    store::{StoredResponse, Ticket},
+    upstream::{RequestBody, ResponseBody},
+};
+
+/// A request on its way to the origin, as it is.
+pub(crate) struct Direct<'a> {
+    pub(crate) gateway: &'a Arc<Gateway>,
+    pub(crate) peer: &'a Peer,
+    pub(crate) arrival: &'a Arrival,
+    pub(crate) effective: &'a Effective,
+    pub(crate) why: ForwardReason,
+    /// The settings as they hold under the mode.
+    pub(crate) settings: &'a Settings,
+    /// For a HEAD: the stored response to GET that it tells something about, and that may stand in.
+    pub(crate) stored: Option<Arc<StoredResponse>>,
+}
+
+impl Direct<'_> {
+    /// Forwards the request and hands the answer on.
+    pub(crate) async fn answer(self, mut request: Request<Incoming>) -> Reply {
+        let upgrade = requested_upgrade(&request);
+        let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+        let (method, headers) = (request.method().clone(), request.headers().clone());
+        let asked = RequestHead {
+            method: &method,
+            headers: &headers,
+            has_body: has_body(&request),
+        };
+        let request_time = self.gateway.clock.now();
+        // From before the request: what is invalidated while the answer is under way stays so.
+        let ticket = self.gateway.store.ticket();
+        let mut doubt = Doubt::about(self.gateway, &method, self.effective);
+        let response = match send(
+            self.gateway,
+            self.arrival,
+            self.effective,
+            request,
+            upgrade.as_ref(),
+        )
+        .await
+        {
+            Ok(response) => response,
+            Err(failed) => {
+                if failed.is_never_sent() {
+                    doubt.settle();
+                }
+                return self.failed(&asked, &failed);
+            }
+        };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return match client_side {
+                Some(client_side) => switch(self.gateway, self.peer, response, client_side),
+                None => {
+                    let detail = "the origin changed the protocol without being asked";
+                    Reply::problem(Problem::new(Reason::UpstreamError, detail), self.arrival.id)
+                }
+            };
+        }
+        let reply = self.hand_on(&asked, ticket, request_time, response).await;
+        doubt.settle();
+        reply
+    }
+
+    async fn hand_on(
+        self,
+        asked: &RequestHead<'_>,
+        ticket: Ticket,
+        request_time: Timestamp,
+        mut response: Response<ResponseBody>,
+    ) -> Reply {
+        remove_hop_by_hop(response.headers_mut());
+        let key = self.effective.cache_key();
+        invalidate(
+            self.gateway,
+            asked.method,
+            &key,
+            response.status(),
+            response.headers(),
+        )
+        .await;
+        if let Some(stored) = &self.stored {
+            let (status, headers) = (response.status(), response.headers());
+            let head = ResponseHead {
+                status,
+                headers,
+                request_time,
+                response_time: self.gateway.clock.now(),
+            };
+            self.learn(asked, ticket, &key, stored, &head).await;
+        }
+        let status = CacheStatus {
+            forward: Some(self.why),
+            forward_status: Some(response.status()),
+            detail: (self.why == ForwardReason::Bypass && asked.has_body)
+                .then_some(Reason::RequestBody),
+            ..CacheStatus::default()
+        };
+        let mut response = response.map(Body::upstream);
+        status.append_to(response.headers_mut());
+        Reply {
+            response,
+            cache: CacheUse::Bypass,
+            reason: None,
+        }
+    }
+
+    /// What the answer to a HEAD tells about the stored response to GET (RFC 9111 section 4.3.5).
+    async fn learn(
+        &self,
+        asked: &RequestHead<'_>,
+        ticket: Ticket,
+        key: &CacheKey,
+        stored: &Arc<StoredResponse>,
+        head: &ResponseHead<'_>,
+    ) {
+        match policy::head_effect(asked, head, &stored.head, self.settings) {
+            HeadEffect::Nothing => {}
+            HeadEffect::Freshen(head) => {
+                self.gateway.store.freshen(ticket, key, stored, *head);
+            }
+            HeadEffect::MarkStale => mark(self.gateway, key, Mark::Stale).await,
+        }
+    }
+
+    fn failed(&self, asked: &RequestHead<'_>, failed: &Failed) -> Reply {
+        let id = self.arrival.id;
+        let (Some(stored), Some(failure)) = (&self.stored, failed.failure()) else {
+            return Reply::problem(failed.to_problem(None), id);
+        };
+        let now = self.gateway.clock.now();
+        match policy::on_failure(asked, failure, Some(&stored.head), self.settings, now) {
+            OnFailure::Problem(reason) => Reply::problem(failed.to_problem(Some(reason)), id),
+            OnFailure::ServeStale(reuse) => {
+                let status = CacheStatus {
+                    forward: Some(self.why),
+                    detail: reuse.detail,
+                    ..CacheStatus::default()
+                };
+                let key = self.effective.cache_key();
+                let response =
+                    respond::from_store(&self.gateway.store, &key, asked, stored, &reuse, &status);
+                Reply {
+                    response,
+                    cache: CacheUse::Stale,
+                    reason: reuse.detail,
+                }
+            }
+        }
+    }
+}
+
+async fn send(
+    gateway: &Gateway,
+    arrival: &Arrival,
+    effective: &Effective,
+    request: Request<Incoming>,
+    upgrade: Option<&HeaderValue>,
+) -> Result<Response<ResponseBody>, Failed> {
+    let upstream = effective.upstream(gateway).ok_or_else(Failed::internal)?;
+    let (head, body) = request.into_parts();
+    let mut headers = request::outgoing(
+        gateway,
+        arrival,
+        effective,
+        &head.headers,
+        Conditions::Keep,
+        &head.method,
+    );
+    if let Some(protocol) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, protocol.clone());
+    }
+    let body: RequestBody = match arrival.version {
+        Version::HTTP_2 => InTime::new(body).boxed_unsync(),
+        _ => body.map_err(Into::into).boxed_unsync(),
+    };
+    let mut outgoing = Request::new(body);
+    *outgoing.method_mut() = head.method;
+    *outgoing.uri_mut() = effective.uri().map_err(|_| Failed::internal())?;
+    *outgoing.headers_mut() = headers;
+    upstream.send(outgoing).await.map_err(Failed::from)
+}
+
+/// The protocol a request asks to change to, if it asks properly (RFC 9110 section 7.8). h2c is not one: the upstream
+/// connection is ours to choose.
+pub(crate) fn requested_upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let protocol = request.headers().get(header::UPGRADE)?;
+    let asked = request
+        .headers()
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+    let usable = request.version() == http::Version::HTTP_11
+        && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c");
+    (asked && usable).then(|| protocol.clone())
+}
+
+/// Answers 101 and joins both sides once they have changed the protocol.
+fn switch(
+    gateway: &Arc<Gateway>,
+    peer: &Peer,
+    mut response: Response<ResponseBody>,
+    client_side: hyper::upgrade::OnUpgrade,
+) -> Reply {
+    let origin_side = hyper::upgrade::on(&mut response);
+    let protocol = response.headers().get(header::UPGRADE).cloned();
+    remove_hop_by_hop(response.headers_mut());
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Some(protocol) = protocol {
+        response.headers_mut().insert(header::UPGRADE, protocol);
+    }
+    let (head, _) = response.into_parts();
+    let place = Arc::clone(&peer.permit);
+    let draining = gateway.draining.clone();
+    gateway.tasks.spawn(async move {
+        // Each holds the place of its client's connection; the upstream's permit was given back with the head.
+        let _place = place;
+        if let (Ok(client), Ok(origin)) = tokio::join!(client_side, origin_side) {
+            tunnel::join(TokioIo::new(client), TokioIo::new(origin), &draining).await;
+        }
+    });
+    Reply {
+        response: Response::from_parts(head, Body::empty()),
+        cache: CacheUse::Bypass,
+        reason: Some(Reason::Upgrade),
+    }
+}
+
+/// The doubt whether an unsafe request was executed. As long as it is not settled (no answer came, or the client left
+/// first), dropping it makes what is stored under its target stale, so that the origin is asked again.
+struct Doubt {
+    gateway: Arc<Gateway>,
+    key: Option<CacheKey>,
+}
+
+impl Doubt {
+    fn about(gateway: &Arc<Gateway>, method: &Method, effective: &Effective) -> Self {
+        let key = (!method.is_safe()).then(|| effective.cache_key());
+        Self {
+            gateway: Arc::clone(gateway),
+            key,
+        }
+    }
+
+    fn settle(&mut self) {
+        self.key = None;
+    }
+}
+
+impl Drop for Doubt {
+    fn drop(&mut self) {
+        let Some(key) = self.key.take() else { return };
+        let gateway = Arc::clone(&self.gateway);
+        self.gateway
+            .tasks
+            .spawn(async move { mark(&gateway, &key, Mark::Stale).await });
+    }
+}
+
+async fn invalidate(
+    gateway: &Gateway,
+    method: &Method,
+    key: &CacheKey,
+    status: StatusCode,
+    headers: &HeaderMap,
+) {
+    for key in policy::invalidates(method, key, status, headers) {
+        mark(gateway, &key, Mark::Invalid).await;
+    }
+}
+
+async fn mark(gateway: &Gateway, key: &CacheKey, mark: Mark) {
+    if let Err(error) = gateway.store.mark(key, mark).await {
+        warn!(%key, %error, ?mark, "A stored response could not be marked on disk.");
+    }
+}

@@ -1,0 +1,213 @@
+//! The effective request: what is sent upstream, and the key its response is filed under.
+
+use std::sync::Arc;
+
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Uri,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+
+use super::{Gateway, RouteConfig, problem::Problem, routes::Asked};
+use crate::{
+    policy::{CacheKey, CacheKind, Reason, Settings},
+    upstream::Upstream,
+};
+
+/// The effective request.
+#[derive(Clone, Debug)]
+pub(crate) struct Effective {
+    /// How it gets there.
+    pub(crate) via: Via,
+    /// Scheme of the effective URI.
+    pub(crate) scheme: Scheme,
+    /// Authority of the effective URI: dialled, SNI, and Host unless `host` is another.
+    pub(crate) authority: Authority,
+    /// Path and query, byte for byte.
+    pub(crate) path_and_query: PathAndQuery,
+    /// The Host that is sent where the route preserves the client's; it is part of the key then.
+    pub(crate) host: Option<HeaderValue>,
+    /// The key, as text: built once, compared without copies.
+    pub(crate) key: String,
+}
+
+/// How a request was addressed.
+#[derive(Clone, Debug)]
+pub(crate) enum Via {
+    /// Through a route, to this configured upstream.
+    Upstream(String),
+    /// As a forward proxy.
+    Forward,
+}
+
+impl Effective {
+    /// Of a request that a route with an upstream takes; `authority` is whom the client asked.
+    pub(crate) fn of_route<B>(
+        gateway: &Gateway,
+        route: &RouteConfig,
+        request: &Request<B>,
+        authority: &str,
+    ) -> Result<Self, Problem> {
+        let missing = || Problem::new(Reason::Internal, "the route's upstream does not exist");
+        let name = route.upstream.clone().ok_or_else(missing)?;
+        let upstream = gateway.upstreams.named(&name).ok_or_else(missing)?;
+        let (scheme, origin, base_path) = upstream.base();
+        let path_and_query = behind(base_path, target(request.uri()))?;
+        let preserved = route.preserve_host.then(|| authority.to_ascii_lowercase());
+        let mut partition = Partition::default();
+        if let Some(host) = &preserved {
+            partition.add("host-", host);
+        }
+        partition.add_credential(gateway, request.headers(), &route.cache);
+        let mut effective = Self::new(
+            Via::Upstream(name),
+            scheme.clone(),
+            origin.clone(),
+            path_and_query,
+            &partition,
+        );
+        effective.host = preserved.and_then(|host| HeaderValue::try_from(host).ok());
+        Ok(effective)
+    }
+
+    /// Of a forward-proxied request.
+    ///
+    /// One for the origin of a configured upstream stays in a partition of its own: that upstream may be allowed to dial
+    /// where the forward proxy is not, and what it stored must not be had by the other way.
+    pub(crate) fn of_forward(
+        gateway: &Gateway,
+        scheme: Scheme,
+        authority: Authority,
+        uri: &Uri,
+        headers: &HeaderMap,
+        settings: &Settings,
+    ) -> Self {
+        let mut partition = Partition::default();
+        if gateway.upstreams.is_configured_origin(&authority) {
+            partition.add("forward", "");
+        }
+        partition.add_credential(gateway, headers, settings);
+        Self::new(Via::Forward, scheme, authority, target(uri), &partition)
+    }
+
+    fn new(
+        via: Via,
+        scheme: Scheme,
+        authority: Authority,
+        path_and_query: PathAndQuery,
+        partition: &Partition,
+    ) -> Self {
+        let length = authority.as_str().len() + path_and_query.as_str().len() + 10;
+        let mut key = String::with_capacity(length);
+        let target = path_and_query.as_str();
+        CacheKey::write(
+            &mut key,
+            partition.name(),
+            scheme.as_str(),
+            authority.as_str(),
+            target,
+        );
+        Self {
+            via,
+            scheme,
+            authority,
+            path_and_query,
+            host: None,
+            key,
+        }
+    }
+
+    /// The key.
+    pub(crate) fn cache_key(&self) -> CacheKey {
+        CacheKey::from_text(&self.key)
+    }
+
+    /// The effective URI.
+    pub(crate) fn uri(&self) -> Result<Uri, http::Error> {
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(self.path_and_query.clone())
+            .build()
+    }
+
+    /// The upstream it goes to.
+    pub(crate) fn upstream(&self, gateway: &Gateway) -> Option<Arc<Upstream>> {
+        match &self.via {
+            Via::Upstream(name) => gateway.upstreams.named(name),
+            Via::Forward => Some(gateway.upstreams.implicit(&self.scheme, &self.authority)),
+        }
+    }
+}
+
+/// The partition a request may read and write: what tells its stored responses apart from others' of the same URI.
+#[derive(Debug, Default)]
+struct Partition(Option<String>);
+
+impl Partition {
+    fn add(&mut self, what: &str, value: &str) {
+        let name = self.0.get_or_insert_default();
+        if !name.is_empty() {
+            name.push('+');
+        }
+        name.push_str(what);
+        name.push_str(value);
+    }
+
+    fn add_credential(&mut self, gateway: &Gateway, headers: &HeaderMap, settings: &Settings) {
+        if settings.kind == CacheKind::Private {
+            self.add("", &gateway.identity.partition(headers));
+        }
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+}
+
+/// Whether a route serves every path of its upstream, so that no spelling of a path leads out of what it serves.
+pub(crate) fn takes_every_path(gateway: &Gateway, route: &RouteConfig) -> bool {
+    let upstream = route
+        .upstream
+        .as_deref()
+        .and_then(|name| gateway.upstreams.named(name));
+    route.path == "/**" && upstream.is_some_and(|upstream| upstream.base().2.is_empty())
+}
+
+/// The effective upstream URI of a URL as a client of a reverse route writes it.
+pub(crate) fn effective_url(gateway: &Gateway, url: &str) -> Option<String> {
+    let uri: Uri = url.parse().ok()?;
+    let authority = uri.authority().map_or("", Authority::as_str);
+    let asked = Asked {
+        authority,
+        path: uri.path(),
+        method: &Method::GET,
+    };
+    let route = gateway.routes.get(gateway.routes.reverse(&asked)?)?;
+    let upstream = gateway.upstreams.named(route.upstream.as_deref()?)?;
+    let (scheme, authority, base_path) = upstream.base();
+    let path_and_query = behind(base_path, target(&uri)).ok()?;
+    let mut key = String::new();
+    CacheKey::write(
+        &mut key,
+        None,
+        scheme.as_str(),
+        authority.as_str(),
+        path_and_query.as_str(),
+    );
+    Some(key)
+}
+
+fn behind(base_path: &str, asked: PathAndQuery) -> Result<PathAndQuery, Problem> {
+    if base_path.is_empty() {
+        return Ok(asked);
+    }
+    let detail = "the target does not fit behind the upstream's path";
+    PathAndQuery::try_from(format!("{base_path}{asked}"))
+        .map_err(|_| Problem::new(Reason::BadRequest, detail))
+}
+
+fn target(uri: &Uri) -> PathAndQuery {
+    uri.path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"))
+}

@@ -1,0 +1,406 @@
+//! A read that needs the origin: join the fill of its key, or start it, and answer with what it comes to.
+
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode, header};
+
+use super::{
+    Gateway,
+    access::{CacheUse, RequestId},
+    arrival::Arrival,
+    body::Body,
+    cache_status::CacheStatus,
+    collapse::{Role, Target},
+    failure::Failed,
+    fill::{self, Fill, Outcome, Plan, Starter, Storing},
+    problem::Problem,
+    request::Conditions,
+    respond::{self, Content, Reply, count_stale},
+};
+use crate::{
+    policy::{
+        self, CacheKey, Connectivity, Decision, Failure, Forward, ForwardReason, Lookup, Mode,
+        OnFailure, Reason, RequestHead, Reuse, Settings, StoredHead, VariantKey,
+    },
+    store::StoredResponse,
+    telemetry::RouteLabels,
+    upstream::ResponseBody,
+};
+
+/// What a read that needs the origin knows.
+pub(crate) struct Fetch<'a> {
+    pub(crate) gateway: &'a Arc<Gateway>,
+    pub(crate) arrival: &'a Arrival,
+    pub(crate) key: &'a CacheKey,
+    pub(crate) request: RequestHead<'a>,
+    /// The stored response that is validated, or stands in.
+    pub(crate) stored: Option<Arc<StoredResponse>>,
+    pub(crate) forward: Forward,
+    pub(crate) mode: Mode,
+    /// The settings as they hold under the mode.
+    pub(crate) settings: &'a Settings,
+}
+
+/// Whether the request may share a fill with others, and which.
+#[derive(Clone, PartialEq, Eq)]
+enum Sharing {
+    /// The fill of the key, or of this variant of it.
+    Join(Option<VariantKey>),
+    Alone,
+}
+
+/// What a fill was to a request.
+enum Settled {
+    /// Its answer.
+    Reply(Reply),
+    /// Not for this request: then so.
+    Again(Sharing),
+}
+
+/// A request that follows a fill, or started it.
+struct Part {
+    fill: Arc<Fill>,
+    /// `None`: it follows.
+    starter: Option<Starter>,
+    /// It came when the head was there already, and did not wait for it.
+    late: bool,
+}
+
+impl Fetch<'_> {
+    /// The answer.
+    pub(crate) async fn answer(self) -> Reply {
+        if let Some(reply) = self.held_down() {
+            return reply;
+        }
+        let shared = self.forward.collapse && !self.is_for_the_origin_alone();
+        let mut sharing = if shared {
+            Sharing::Join(None)
+        } else {
+            Sharing::Alone
+        };
+        // First the fill of the key; if its answer is another variant, the fill of this one; if neither is for this
+        // request, its own.
+        for _ in 0..3 {
+            match self.attempt(sharing).await {
+                Settled::Reply(reply) => return reply,
+                Settled::Again(again) => sharing = again,
+            }
+        }
+        let detail = "the origin gave no answer that could be used";
+        Reply::problem(Problem::new(Reason::UpstreamError, detail), self.arrival.id)
+    }
+
+    /// A key whose origin failed a moment ago is not asked again while a stored response may stand in.
+    fn held_down(&self) -> Option<Reply> {
+        let now = self.gateway.clock.now();
+        let stored = self.stored.as_ref()?;
+        if self.forward.why != ForwardReason::Stale || !self.gateway.hold_down.holds(self.key, now)
+        {
+            return None;
+        }
+        let reuse = policy::while_held_down(&self.request, &stored.head, self.settings, now)?;
+        let status = CacheStatus {
+            ttl_secs: Some(reuse.ttl_secs),
+            detail: reuse.detail,
+            ..CacheStatus::default()
+        };
+        Some(self.stale(stored, &reuse, &status))
+    }
+
+    async fn attempt(&self, sharing: Sharing) -> Settled {
+        let part = self.part(sharing);
+        let outcome = match self.wait(&part.fill).await {
+            Some(outcome) => outcome,
+            None => match self.stand_in(Failure::FreshTimeout, None) {
+                Ok(reply) => return Settled::Reply(reply),
+                Err(_) => part.fill.outcome().await,
+            },
+        };
+        self.settle(&part, outcome)
+    }
+
+    fn part(&self, sharing: Sharing) -> Part {
+        let target = |variant| Target {
+            key: self.key.clone(),
+            variant,
+        };
+        let role = match sharing {
+            Sharing::Join(variant) => self
+                .gateway
+                .fills
+                .join(&self.gateway.store, target(variant)),
+            Sharing::Alone => Role::Start(Fill::new(target(None), self.gateway.store.ticket())),
+        };
+        match role {
+            Role::Follow(fill) => Part {
+                late: fill.is_decided(),
+                fill,
+                starter: None,
+            },
+            Role::Start(fill) => {
+                let starter = fill::start(self.gateway, Arc::clone(&fill), self.plan());
+                Part {
+                    fill,
+                    starter: Some(starter),
+                    late: false,
+                }
+            }
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        let as_it_is = self.is_for_the_origin_alone();
+        Plan {
+            arrival: self.arrival.clone(),
+            headers: self.request.headers.clone(),
+            stored: self.stored.clone(),
+            validate: self.forward.validate && !as_it_is,
+            conditions: if as_it_is {
+                Conditions::Keep
+            } else {
+                Conditions::Drop
+            },
+            mode: self.mode,
+        }
+    }
+
+    /// Whether the request asks for a part, or has conditions that only the origin may evaluate (RFC 9111 section 4.3.2):
+    /// then it goes as it is.
+    fn is_for_the_origin_alone(&self) -> bool {
+        [header::RANGE, header::IF_MATCH, header::IF_UNMODIFIED_SINCE]
+            .iter()
+            .any(|name| self.request.headers.contains_key(name))
+    }
+
+    /// `None`: the request's patience (`fresh_timeout`) ran out; the fill goes on.
+    async fn wait(&self, fill: &Fill) -> Option<Outcome> {
+        match fill::patience(self.settings, self.stored.as_deref()) {
+            None => Some(fill.outcome().await),
+            Some(patience) => tokio::time::timeout(patience, fill.outcome()).await.ok(),
+        }
+    }
+
+    fn settle(&self, part: &Part, outcome: Outcome) -> Settled {
+        let started = part.starter.is_some();
+        let reply = match outcome {
+            Outcome::Pending => None,
+            Outcome::Storing(storing) => return self.follow(part, &storing),
+            Outcome::Freshened(stored, head) => self.freshened(started, &stored, &head),
+            Outcome::Unshared(reason) => {
+                let response = part.starter.as_ref().and_then(Starter::take_unshared);
+                response.map(|response| self.pass(response, reason))
+            }
+            Outcome::ErrorAnswer(status) => self.stand_in(Failure::Broken, Some(status)).ok(),
+            Outcome::Failed(failed) => Some(self.for_failure(&failed)),
+        };
+        reply.map_or(Settled::Again(Sharing::Alone), Settled::Reply)
+    }
+
+    fn follow(&self, part: &Part, storing: &Storing) -> Settled {
+        let started = part.starter.is_some();
+        if !started
+            && policy::select(self.request.headers, std::iter::once(&*storing.head)).is_none()
+        {
+            let variant = VariantKey::new(self.request.headers, &storing.head.headers);
+            return Settled::Again(Sharing::Join(Some(variant)));
+        }
+        if part.late && !self.is_reusable(&storing.head) {
+            return Settled::Again(Sharing::Alone);
+        }
+        let reader = match &part.starter {
+            Some(starter) => starter.take_reader(),
+            None => part.fill.reader(),
+        };
+        let Some(reader) = reader else {
+            return Settled::Again(Sharing::Alone);
+        };
+        let freshness = storing
+            .head
+            .freshness(self.settings, self.gateway.clock.now());
+        let status = CacheStatus {
+            forward: Some(self.forward.why),
+            forward_status: started.then_some(storing.head.status),
+            stored: started,
+            collapsed: !started,
+            ttl_secs: started.then(|| freshness.ttl_secs()),
+            detail: None,
+        };
+        let content = Content::Growing(reader, storing.length);
+        let age_secs = (!started).then(|| freshness.age_secs());
+        let response = respond::from_head(&self.request, &storing.head, content, age_secs, &status);
+        let cache = if started {
+            CacheUse::Miss
+        } else {
+            self.count_collapsed()
+        };
+        Settled::Reply(Reply {
+            response,
+            cache,
+            reason: None,
+        })
+    }
+
+    /// Whether a response whose body is still coming could be reused if it were whole: what a request that did not wait
+    /// for the origin may have.
+    fn is_reusable(&self, head: &StoredHead) -> bool {
+        let now = self.gateway.clock.now();
+        let lookup = Lookup::Stored(head);
+        let decision = policy::decide(
+            &self.request,
+            lookup,
+            Connectivity::Connected,
+            self.mode,
+            self.settings,
+            now,
+        );
+        matches!(decision, Decision::Reuse(Reuse { detail: None, .. }))
+    }
+
+    fn freshened(
+        &self,
+        started: bool,
+        stored: &StoredResponse,
+        head: &StoredHead,
+    ) -> Option<Reply> {
+        policy::select(self.request.headers, std::iter::once(head))?;
+        let freshness = head.freshness(self.settings, self.gateway.clock.now());
+        let status = CacheStatus {
+            forward: Some(self.forward.why),
+            forward_status: started.then_some(StatusCode::NOT_MODIFIED),
+            stored: started,
+            collapsed: !started,
+            ttl_secs: Some(freshness.ttl_secs()),
+            detail: None,
+        };
+        let content = Content::Stored(&self.gateway.store, self.key, stored);
+        let age_secs = Some(freshness.age_secs());
+        let response = respond::from_head(&self.request, head, content, age_secs, &status);
+        let cache = if started {
+            CacheUse::Validated
+        } else {
+            self.count_collapsed()
+        };
+        Some(Reply {
+            response,
+            cache,
+            reason: None,
+        })
+    }
+
+    /// Hands an answer on that is not stored.
+    fn pass(&self, response: Response<ResponseBody>, reason: Reason) -> Reply {
+        let status = CacheStatus {
+            forward: Some(self.forward.why),
+            forward_status: Some(response.status()),
+            detail: Some(reason),
+            ..CacheStatus::default()
+        };
+        let mut response = response.map(Body::upstream);
+        status.append_to(response.headers_mut());
+        Reply {
+            response,
+            cache: CacheUse::Miss,
+            reason: Some(reason),
+        }
+    }
+
+    fn for_failure(&self, failed: &Failed) -> Reply {
+        let id = self.arrival.id;
+        let Some(failure) = failed.failure() else {
+            return Reply::problem(failed.to_problem(None), id);
+        };
+        match self.stand_in(failure, None) {
+            Ok(reply) => reply,
+            Err(reason) => Reply::problem(failed.to_problem(Some(reason)), id),
+        }
+    }
+
+    /// The stored response in the origin's stead, or the reason why not.
+    fn stand_in(
+        &self,
+        failure: Failure,
+        forward_status: Option<StatusCode>,
+    ) -> Result<Reply, Reason> {
+        let head = self.stored.as_ref().map(|stored| &stored.head);
+        let now = self.gateway.clock.now();
+        let reuse = match policy::on_failure(&self.request, failure, head, self.settings, now) {
+            OnFailure::ServeStale(reuse) => reuse,
+            OnFailure::Problem(reason) => return Err(reason),
+        };
+        let Some(stored) = &self.stored else {
+            return Err(Reason::Internal);
+        };
+        let status = CacheStatus {
+            forward: Some(self.forward.why),
+            forward_status,
+            detail: reuse.detail,
+            ..CacheStatus::default()
+        };
+        Ok(self.stale(stored, &reuse, &status))
+    }
+
+    fn stale(&self, stored: &StoredResponse, reuse: &Reuse, status: &CacheStatus) -> Reply {
+        count_stale(
+            self.gateway,
+            self.arrival.route_name(self.gateway),
+            reuse.ttl_secs,
+        );
+        let response = respond::from_store(
+            &self.gateway.store,
+            self.key,
+            &self.request,
+            stored,
+            reuse,
+            status,
+        );
+        Reply {
+            response,
+            cache: CacheUse::Stale,
+            reason: reuse.detail,
+        }
+    }
+
+    fn count_collapsed(&self) -> CacheUse {
+        let route = self.arrival.route_name(self.gateway).to_owned();
+        self.gateway
+            .metrics
+            .collapsed_requests
+            .get_or_create(&RouteLabels { route })
+            .inc();
+        CacheUse::Collapsed
+    }
+}
+
+/// Validates a stored response behind an answer that was given already: one fill per key, whoever asks.
+pub(crate) fn behind(
+    gateway: &Arc<Gateway>,
+    arrival: &Arrival,
+    key: &CacheKey,
+    request: &Request<impl Sized>,
+    stored: &Arc<StoredResponse>,
+    mode: Mode,
+) {
+    if gateway.hold_down.holds(key, gateway.clock.now()) {
+        return;
+    }
+    if let Role::Start(fill) = gateway.fills.join(
+        &gateway.store,
+        Target {
+            key: key.clone(),
+            variant: None,
+        },
+    ) {
+        let plan = Plan {
+            arrival: Arrival {
+                id: RequestId::next(),
+                ..arrival.clone()
+            },
+            headers: request.headers().clone(),
+            stored: Some(Arc::clone(stored)),
+            validate: true,
+            conditions: Conditions::Drop,
+            mode,
+        };
+        drop(fill::start(gateway, fill, plan));
+    }
+}

@@ -1,0 +1,420 @@
+//! A fill: one request to the origin on behalf of everyone who waits for this key, and of the store.
+//!
+//! It runs on the tracker and survives the client that started it. It judges the head, publishes what it came to, then
+//! copies the body for its readers; the store has the whole body before the readers see its end, so whoever asks next
+//! gets a hit.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use tokio::sync::watch;
+use tracing::debug;
+
+use super::{
+    Gateway,
+    arrival::Arrival,
+    collapse::Target,
+    effective::{Effective, Via},
+    failure::Failed,
+    growing::{BrokenOff, Growing, Reader},
+    hold_down,
+    keeping::{Keeping, Whole},
+    outgoing::remove_hop_by_hop,
+    request,
+};
+use crate::{
+    policy::{
+        self, Failure, Judgement, Mode, Reason, RequestHead, ResponseHead, Settings, StoredHead,
+        Timestamp,
+    },
+    store::{Published, StoredResponse, Ticket},
+    telemetry::OutcomeLabels,
+    upstream::{ResponseBody, Upstream},
+};
+
+/// A fill under way.
+#[derive(Debug)]
+pub(crate) struct Fill {
+    /// What it fills.
+    pub(crate) target: Target,
+    /// What was current when it started.
+    pub(crate) ticket: Ticket,
+    outcome: watch::Sender<Outcome>,
+    growing: Arc<Growing>,
+    // Kept for the request that started the fill, so that a window never finds itself without readers too early.
+    first_reader: Mutex<Option<Reader>>,
+    // The answer that cannot be shared: for the request that started the fill, and nobody else.
+    unshared: Mutex<Option<Response<ResponseBody>>>,
+}
+
+/// What a fill came to.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    /// Nothing yet.
+    Pending,
+    /// A response that is being stored; its body grows.
+    Storing(Arc<Storing>),
+    /// A 304: the body of this stored response stands, under this head.
+    Freshened(Arc<StoredResponse>, Arc<StoredHead>),
+    /// A response that cannot be shared, and why. Others go their own way.
+    Unshared(Reason),
+    /// An error answer for which the stored response may stand in.
+    ErrorAnswer(StatusCode),
+    /// No answer.
+    Failed(Failed),
+}
+
+/// A response that is being stored.
+#[derive(Debug)]
+pub(crate) struct Storing {
+    /// Its head.
+    pub(crate) head: Arc<StoredHead>,
+    /// Its length, where the origin said so.
+    pub(crate) length: Option<u64>,
+}
+
+/// What a fill needs of the request that started it.
+pub(crate) struct Plan {
+    /// Where it goes, by which route.
+    pub(crate) arrival: Arrival,
+    /// The fields of the request that started it.
+    pub(crate) headers: HeaderMap,
+    /// The response that is validated, or that may stand in for an error.
+    pub(crate) stored: Option<Arc<StoredResponse>>,
+    /// Whether its validators are sent.
+    pub(crate) validate: bool,
+    /// What becomes of the client's own conditions and range.
+    pub(crate) conditions: request::Conditions,
+    /// The mode in force.
+    pub(crate) mode: Mode,
+}
+
+impl Fill {
+    /// A fill that has not started.
+    pub(crate) fn new(target: Target, ticket: Ticket) -> Arc<Self> {
+        let growing = Arc::new(Growing::default());
+        Arc::new(Self {
+            target,
+            ticket,
+            outcome: watch::Sender::new(Outcome::Pending),
+            first_reader: Mutex::new(growing.reader()),
+            growing,
+            unshared: Mutex::new(None),
+        })
+    }
+
+    /// Waits for what it comes to.
+    pub(crate) async fn outcome(&self) -> Outcome {
+        let mut watched = self.outcome.subscribe();
+        // The sender lives in `self`, so the channel cannot be closed here.
+        match watched
+            .wait_for(|outcome| !matches!(outcome, Outcome::Pending))
+            .await
+        {
+            Ok(outcome) => outcome.clone(),
+            Err(_) => Outcome::Failed(Failed::internal()),
+        }
+    }
+
+    /// Whether it has come to something already: who joins now did not wait for it.
+    pub(crate) fn is_decided(&self) -> bool {
+        !matches!(*self.outcome.borrow(), Outcome::Pending)
+    }
+
+    /// A reader of the growing body; `None` when its beginning is no longer kept.
+    pub(crate) fn reader(&self) -> Option<Reader> {
+        self.growing.reader()
+    }
+
+    fn came_to(&self, outcome: Outcome) {
+        self.outcome.send_replace(outcome);
+    }
+}
+
+/// The request that started a fill: it has the first reader, and the answer that cannot be shared. Dropping it (the
+/// client has gone, or there never was one) gives both up.
+pub(crate) struct Starter {
+    /// The fill.
+    pub(crate) fill: Arc<Fill>,
+}
+
+impl Starter {
+    /// The first reader, once.
+    pub(crate) fn take_reader(&self) -> Option<Reader> {
+        lock(&self.fill.first_reader).take()
+    }
+
+    /// The answer that cannot be shared, once.
+    pub(crate) fn take_unshared(&self) -> Option<Response<ResponseBody>> {
+        lock(&self.fill.unshared).take()
+    }
+}
+
+impl Drop for Starter {
+    fn drop(&mut self) {
+        let _ = (self.take_reader(), self.take_unshared());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is inside is replaced whole, so a panic elsewhere does not spoil it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a fill on the tracker.
+pub(crate) fn start(gateway: &Arc<Gateway>, fill: Arc<Fill>, plan: Plan) -> Starter {
+    let starter = Starter {
+        fill: Arc::clone(&fill),
+    };
+    let gateway = Arc::clone(gateway);
+    let tasks = gateway.tasks.clone();
+    tasks.spawn(async move {
+        let guard = Guard {
+            gateway: Arc::clone(&gateway),
+            fill: Arc::clone(&fill),
+        };
+        run(&gateway, &fill, plan).await;
+        drop(guard);
+    });
+    starter
+}
+
+/// Whatever happens to the fill, a panic included, nobody waits for it for ever.
+struct Guard {
+    gateway: Arc<Gateway>,
+    fill: Arc<Fill>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.gateway.fills.leave(&self.fill);
+        self.fill.growing.finish(Err(BrokenOff));
+        self.fill.outcome.send_if_modified(|outcome| {
+            let pending = matches!(outcome, Outcome::Pending);
+            if pending {
+                *outcome = Outcome::Failed(Failed::internal());
+            }
+            pending
+        });
+    }
+}
+
+async fn run(gateway: &Arc<Gateway>, fill: &Arc<Fill>, plan: Plan) {
+    let Some(effective) = plan.arrival.effective() else {
+        return;
+    };
+    let settings = plan.arrival.settings(gateway).under(plan.mode);
+    let Some(upstream) = effective.upstream(gateway) else {
+        fill.came_to(Outcome::Failed(Failed::internal()));
+        return;
+    };
+    let mut validate = plan.validate;
+    loop {
+        let answered = match ask(gateway, &upstream, &plan, effective, validate).await {
+            Ok(answered) => answered,
+            Err(failed) => return failed_to_ask(gateway, fill, &plan, failed),
+        };
+        let stored = plan.stored.as_ref().map(|stored| &stored.head);
+        let request = RequestHead {
+            method: &Method::GET,
+            headers: &plan.headers,
+            has_body: false,
+        };
+        match policy::judge(&request, &answered.head(), stored, &settings) {
+            // Once: without conditions of ours an origin has no reason to answer so.
+            Judgement::AskUnconditionally if validate => validate = false,
+            // It answers the client's own conditions, and says nothing about what is stored.
+            Judgement::Freshen(_) if !validate => {
+                return hand_over(fill, answered.response, Reason::Status);
+            }
+            judgement => return settle(gateway, fill, &plan, judgement, answered).await,
+        }
+    }
+}
+
+/// An origin's answer, with the times around it.
+struct Answered {
+    response: Response<ResponseBody>,
+    request_time: Timestamp,
+    response_time: Timestamp,
+}
+
+impl Answered {
+    fn head(&self) -> ResponseHead<'_> {
+        ResponseHead {
+            status: self.response.status(),
+            headers: self.response.headers(),
+            request_time: self.request_time,
+            response_time: self.response_time,
+        }
+    }
+}
+
+async fn ask(
+    gateway: &Gateway,
+    upstream: &Upstream,
+    plan: &Plan,
+    effective: &Effective,
+    validate: bool,
+) -> Result<Answered, Failed> {
+    let mut headers = request::outgoing(
+        gateway,
+        &plan.arrival,
+        effective,
+        &plan.headers,
+        plan.conditions,
+        &Method::GET,
+    );
+    if validate && let Some(stored) = &plan.stored {
+        policy::validation_headers(&mut headers, &stored.head);
+    }
+    let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+    let mut outgoing = Request::new(body);
+    *outgoing.uri_mut() = effective.uri().map_err(|_| Failed::internal())?;
+    *outgoing.headers_mut() = headers;
+    let request_time = gateway.clock.now();
+    let mut response = upstream.send(outgoing).await.map_err(Failed::from)?;
+    let response_time = gateway.clock.now();
+    remove_hop_by_hop(response.headers_mut());
+    Ok(Answered {
+        response,
+        request_time,
+        response_time,
+    })
+}
+
+fn failed_to_ask(gateway: &Gateway, fill: &Fill, plan: &Plan, failed: Failed) {
+    debug!(key = %fill.target.key, error = %failed, "A fill got no answer.");
+    // While the upstream is disconnected its own state keeps requests from it, and the key must be free when it is back;
+    // and that we are overloaded is not the origin's failure.
+    let is_the_origins = !matches!(
+        failed.failure(),
+        Some(Failure::Disconnected | Failure::Overloaded) | None
+    );
+    if plan.stored.is_some() && is_the_origins {
+        gateway
+            .hold_down
+            .failed(&fill.target.key, gateway.clock.now(), None);
+    }
+    if plan.stored.is_some() {
+        count(gateway, plan, "error");
+    }
+    fill.came_to(Outcome::Failed(failed));
+}
+
+async fn settle(
+    gateway: &Arc<Gateway>,
+    fill: &Arc<Fill>,
+    plan: &Plan,
+    judgement: Judgement,
+    answered: Answered,
+) {
+    let status = answered.response.status();
+    if let Judgement::ServeStale(_) = judgement {
+        let retry_after = hold_down::retry_after(answered.response.headers(), gateway.clock.now());
+        gateway
+            .hold_down
+            .failed(&fill.target.key, gateway.clock.now(), retry_after);
+        count(gateway, plan, "error");
+        return fill.came_to(Outcome::ErrorAnswer(status));
+    }
+    gateway.hold_down.succeeded(&fill.target.key);
+    match judgement {
+        Judgement::Store(head) => {
+            count(gateway, plan, "replaced");
+            store(gateway, fill, *head, answered.response).await;
+        }
+        Judgement::Freshen(head) => {
+            count(gateway, plan, "not_modified");
+            fill.came_to(freshen(gateway, fill, plan, *head));
+        }
+        Judgement::Pass(reason) => {
+            count(gateway, plan, "replaced");
+            hand_over(fill, answered.response, reason);
+        }
+        Judgement::AskUnconditionally | Judgement::ServeStale(_) => {
+            hand_over(fill, answered.response, Reason::Status);
+        }
+    }
+}
+
+fn hand_over(fill: &Fill, response: Response<ResponseBody>, reason: Reason) {
+    *lock(&fill.unshared) = Some(response);
+    fill.came_to(Outcome::Unshared(reason));
+}
+
+fn freshen(gateway: &Gateway, fill: &Fill, plan: &Plan, head: StoredHead) -> Outcome {
+    let Some(stored) = &plan.stored else {
+        return Outcome::Failed(Failed::internal());
+    };
+    gateway
+        .store
+        .freshen(fill.ticket, &fill.target.key, stored, head.clone());
+    Outcome::Freshened(Arc::clone(stored), Arc::new(head))
+}
+
+/// Takes a response for the store. What cannot be stored whole goes to the starter alone, unbuffered.
+async fn store(
+    gateway: &Gateway,
+    fill: &Arc<Fill>,
+    head: StoredHead,
+    response: Response<ResponseBody>,
+) {
+    if response.body().is_close_delimited() {
+        return hand_over(fill, response, Reason::CloseDelimited);
+    }
+    let length = http_body::Body::size_hint(response.body()).exact();
+    let mut keeping = Keeping::new(
+        &fill.growing,
+        &gateway.in_flight_bytes,
+        gateway.max_object_bytes,
+    );
+    if length.is_some_and(|length| keeping.reserve(length).is_err()) {
+        return hand_over(fill, response, Reason::TooLarge);
+    }
+    let head = Arc::new(head);
+    fill.came_to(Outcome::Storing(Arc::new(Storing {
+        head: Arc::clone(&head),
+        length,
+    })));
+    let end = keeping.copy(response.into_body()).await;
+    if let Ok(Whole::Kept(body)) = &end {
+        let head = StoredHead::clone(&head);
+        let published = gateway
+            .store
+            .publish(fill.ticket, &fill.target.key, head, body.clone());
+        if published != Published::Stored {
+            debug!(key = %fill.target.key, ?published, "A response was not stored as it should have been.");
+        }
+    }
+    if let Err(error) = &end {
+        debug!(key = %fill.target.key, %error, "A body was not copied to its end.");
+    }
+    // Whoever asks from here on finds the stored response, so nobody need join any more.
+    gateway.fills.leave(fill);
+    fill.growing.finish(end.map(|_| ()).map_err(|_| BrokenOff));
+}
+
+fn count(gateway: &Gateway, plan: &Plan, outcome: &'static str) {
+    if plan.stored.is_none() {
+        return;
+    }
+    let upstream = match plan.arrival.effective().map(|effective| &effective.via) {
+        Some(Via::Upstream(name)) => name.clone(),
+        _ => "forward".to_owned(),
+    };
+    gateway
+        .metrics
+        .revalidations
+        .get_or_create(&OutcomeLabels { upstream, outcome })
+        .inc();
+}
+
+/// How long a request with a stored copy in hand waits for the origin; `None`: as long as it takes.
+pub(crate) fn patience(settings: &Settings, stored: Option<&StoredResponse>) -> Option<Duration> {
+    (stored.is_some() && !settings.fresh_timeout.is_zero()).then_some(settings.fresh_timeout)
+}

@@ -1,0 +1,251 @@
+//! The way of a request: accept, refuse, limit, key, decide, reuse or forward, respond.
+//!
+//! In reading order: [`server`] accepts, `connection` finds out the protocol and serves, `hit` answers from memory,
+//! `pipeline` tells the story of everything else, `respond` writes every answer. Invariants: a request is answered
+//! exactly once and leaves one access event; what waits for an origin holds a permit of its upstream, what is answered
+//! from the store holds none; a fill belongs to the store, not to the client that started it. Deliberately absent:
+//! what may be stored or reused (policy's), where bytes are kept (store's), what may be dialled (upstream's).
+
+mod access;
+mod arrival;
+mod body;
+mod cache_status;
+mod collapse;
+mod connection;
+mod direct;
+mod effective;
+mod failure;
+mod fetch;
+mod fill;
+mod forward_access;
+mod framing;
+mod growing;
+mod guarded_io;
+mod hit;
+mod hold_down;
+mod identity;
+mod keeping;
+mod outgoing;
+mod own_paths;
+mod pipeline;
+mod problem;
+mod progress;
+mod ranges;
+mod refuse;
+mod request;
+mod respond;
+mod routes;
+mod server;
+mod tunnel;
+
+use std::{sync::Arc, time::Duration};
+
+use http::Method;
+use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{access::AccessLog, collapse::Fills, hold_down::HoldDown, routes::Routes};
+pub use self::{
+    identity::Identity,
+    server::{Listener, bind_tcp, bind_unix, run},
+};
+use crate::{
+    clock::SharedClock,
+    modes::Modes,
+    policy::{Mode, Settings},
+    protect::{self, Admission},
+    store::Store,
+    telemetry::{self, DecisionLabels, DurationLabels, LimiterLabels, Metrics, RequestLabels},
+    upstream::Upstreams,
+};
+
+/// One `[[routes]]` table, checked, with the `[cache]` defaults already merged in.
+#[derive(Clone, Debug)]
+pub struct RouteConfig {
+    /// Its name: log field, metrics label.
+    pub name: String,
+    /// Host pattern: `*`, or a literal `host` or `host:port`, or `*.suffix`.
+    pub host: String,
+    /// Path pattern: literal, `*` within a segment, `**` across segments.
+    pub path: String,
+    /// Methods; empty: all.
+    pub methods: Vec<Method>,
+    /// Name of the upstream; `None`: policy for forward requests only.
+    pub upstream: Option<String>,
+    /// Mode, if the route has its own.
+    pub mode: Option<Mode>,
+    /// Caching settings.
+    pub cache: Settings,
+    /// Whether the client's Host is passed on instead of the upstream's authority.
+    pub preserve_host: bool,
+}
+
+/// The `[forward]` table, checked (the address rules are [`crate::upstream::Config`]'s).
+#[derive(Clone, Debug)]
+pub struct ForwardConfig {
+    /// Whether absolute-form and CONNECT are served at all.
+    pub enabled: bool,
+    /// Clients that may use it, by CIDR.
+    pub allow_clients: Vec<ipnet::IpNet>,
+    /// `user:password` pairs accepted in `Proxy-Authorization: Basic`.
+    pub credentials: Vec<String>,
+    /// Hosts a client may reach: `*`, literals, `*.suffix`.
+    pub allow: Vec<String>,
+    /// Ports of CONNECT that are tunnelled.
+    pub connect_ports: Vec<u16>,
+    /// Hosts asked for with `http://` that are fetched with `https://`.
+    pub upgrade_to_https: Vec<String>,
+}
+
+/// What a gateway is made of.
+pub struct Parts {
+    /// The store.
+    pub store: Store,
+    /// The upstreams.
+    pub upstreams: Upstreams,
+    /// Modes, configured and overridden.
+    pub modes: Arc<Modes>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Wall-clock time.
+    pub clock: SharedClock,
+    /// Who this gateway is.
+    pub identity: Identity,
+    /// Routes, in order.
+    pub routes: Vec<RouteConfig>,
+    /// Caching where no route matches.
+    pub settings: Settings,
+    /// The forward proxy.
+    pub forward: ForwardConfig,
+    /// Limits on clients.
+    pub limits: protect::Config,
+    /// The largest body that is stored, in bytes.
+    pub max_object_bytes: u64,
+    /// Bodies in flight that fills may hold together, in bytes.
+    pub in_flight_bytes: usize,
+    /// Which access events are written.
+    pub telemetry: telemetry::Config,
+    /// Fills, connections and tunnels run on it.
+    pub tasks: TaskTracker,
+    /// Cancelled when the gateway begins to drain.
+    pub draining: CancellationToken,
+}
+
+/// A gateway: everything a request needs on its way.
+pub struct Gateway {
+    store: Store,
+    upstreams: Upstreams,
+    modes: Arc<Modes>,
+    metrics: Arc<Metrics>,
+    clock: SharedClock,
+    identity: Identity,
+    routes: Routes,
+    settings: Settings,
+    forward: ForwardConfig,
+    limits: protect::Config,
+    admission: Admission,
+    fills: Fills,
+    hold_down: HoldDown,
+    max_object_bytes: u64,
+    in_flight_bytes: Arc<Semaphore>,
+    access: AccessLog,
+    // One for each route, and the last for requests without one.
+    hits: Vec<HitCounters>,
+    router: axum::Router,
+    tasks: TaskTracker,
+    draining: CancellationToken,
+}
+
+/// The counters of fresh hits of one route, looked up once so that a hit does not.
+struct HitCounters {
+    requests: Counter,
+    decisions: Counter,
+    duration: Histogram,
+}
+
+impl Gateway {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let hits = parts
+            .routes
+            .iter()
+            .map(|route| route.name.as_str())
+            .chain(["forward"]);
+        let hits = hits
+            .map(|route| HitCounters::of(&parts.metrics, route))
+            .collect();
+        Arc::new(Self {
+            store: parts.store,
+            upstreams: parts.upstreams,
+            modes: parts.modes,
+            metrics: parts.metrics,
+            clock: parts.clock,
+            identity: parts.identity,
+            routes: Routes::new(parts.routes),
+            settings: parts.settings,
+            forward: parts.forward,
+            admission: Admission::new(parts.limits.clone()),
+            limits: parts.limits,
+            fills: Fills::default(),
+            hold_down: HoldDown::default(),
+            max_object_bytes: parts.max_object_bytes,
+            in_flight_bytes: Arc::new(Semaphore::new(
+                parts.in_flight_bytes.min(Semaphore::MAX_PERMITS),
+            )),
+            access: AccessLog::new(parts.telemetry.access_hits, parts.telemetry.access_other),
+            hits,
+            router: own_paths::router(),
+            tasks: parts.tasks,
+            draining: parts.draining,
+        })
+    }
+
+    /// The effective upstream URI of a URL as a client of a reverse route writes it; `None` where no route takes it.
+    pub fn effective_url(&self, url: &str) -> Option<String> {
+        effective::effective_url(self, url)
+    }
+
+    fn hit_counters(&self, route: Option<usize>) -> &HitCounters {
+        let index = route.unwrap_or(self.hits.len() - 1);
+        &self.hits[index]
+    }
+
+    fn count_rate_limited(&self) {
+        self.metrics
+            .rate_limited
+            .get_or_create(&LimiterLabels { limiter: "client" })
+            .inc();
+    }
+}
+
+impl HitCounters {
+    fn of(metrics: &Metrics, route: &str) -> Self {
+        let cache = access::CacheUse::Hit.as_str();
+        let requests = RequestLabels {
+            route: route.to_owned(),
+            method: "GET",
+            code: 200,
+            cache,
+        };
+        let duration = DurationLabels {
+            route: route.to_owned(),
+            cache,
+        };
+        let decision = DecisionLabels {
+            route: route.to_owned(),
+            reason: cache,
+        };
+        Self {
+            requests: metrics.requests.get_or_create(&requests).clone(),
+            decisions: metrics.cache_decisions.get_or_create(&decision).clone(),
+            duration: metrics.request_duration.get_or_create(&duration).clone(),
+        }
+    }
+
+    fn count(&self, took: Duration) {
+        self.requests.inc();
+        self.decisions.inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+}

@@ -1,0 +1,147 @@
+//! Rebuilds heads on their way through: what concerns one connection only stays on it (RFC 9110 section 7.6.1).
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+const X_FORWARDED: [HeaderName; 4] = [
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-forwarded-port"),
+];
+
+/// Fields that `Connection` cannot remove: a deliberate deviation from RFC 9110 section 7.6.1, because a client could
+/// otherwise strip what the origin, or this cache, relies on.
+fn is_protected(name: &str) -> bool {
+    let kept = [
+        "authorization",
+        "host",
+        "cookie",
+        "cache-control",
+        "forwarded",
+        "via",
+        "vary",
+        "set-cookie",
+        "age",
+    ];
+    kept.contains(&name) || name.starts_with("content-")
+}
+
+/// Removes hop-by-hop and Connection-named fields.
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let mut named: smallvec::SmallVec<[HeaderName; 4]> = smallvec::SmallVec::new();
+    for value in headers.get_all(header::CONNECTION) {
+        for option in value.as_bytes().split(|byte| *byte == b',') {
+            if let Ok(name) = HeaderName::from_bytes(option.trim_ascii())
+                && !is_protected(name.as_str())
+            {
+                named.push(name);
+            }
+        }
+    }
+    for name in named {
+        headers.remove(name);
+    }
+    for name in [
+        header::CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// Removes what a client may claim about other hops but is not trusted to.
+pub(crate) fn remove_forwarded(headers: &mut HeaderMap) {
+    headers.remove(FORWARDED);
+    for name in X_FORWARDED {
+        headers.remove(name);
+    }
+}
+
+/// Joins several `Cookie` lines, as HTTP/2 may split them, into the one that HTTP/1 has (RFC 9113 section 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let mut lines = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes);
+    let (Some(first), Some(second)) = (lines.next(), lines.next()) else {
+        return;
+    };
+    let lines: Vec<&[u8]> = [first, second].into_iter().chain(lines).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// Says to the origin of a reverse route who asked, and for what host where that may be told (RFC 7239, and the older
+/// fields). `client` is the hop that was seen, the last of the chain.
+pub(crate) fn set_forwarded(
+    headers: &mut HeaderMap,
+    client: Option<IpAddr>,
+    host: Option<&HeaderValue>,
+) {
+    let Some(client) = client else { return };
+    let node = match client {
+        IpAddr::V4(address) => format!("for={address}"),
+        IpAddr::V6(address) => format!("for=\"[{address}]\""),
+    };
+    let quoted = host
+        .and_then(|host| host.to_str().ok())
+        .map(|host| format!(";host=\"{host}\""))
+        .unwrap_or_default();
+    append(headers, FORWARDED, &format!("{node}{quoted};proto=http"));
+    append(headers, X_FORWARDED[0].clone(), &client.to_string());
+    if let Some(host) = host {
+        headers.insert(X_FORWARDED[1].clone(), host.clone());
+    }
+    headers.insert(X_FORWARDED[2].clone(), HeaderValue::from_static("http"));
+}
+
+fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.append(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::remove_hop_by_hop;
+    use http::HeaderMap;
+
+    #[test]
+    fn what_concerns_one_connection_stays_on_it() {
+        let mut headers: HeaderMap = [
+            (
+                "connection",
+                "close, X-Private, Authorization, Content-Type",
+            ),
+            ("connection", "keep-alive"),
+            ("keep-alive", "timeout=5"),
+            ("x-private", "1"),
+            ("authorization", "kept: a client cannot strip it"),
+            ("content-type", "text/plain"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("proxy-authorization", "Basic x"),
+            ("upgrade", "h2c"),
+            ("x-kept", "1"),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+        .collect();
+        remove_hop_by_hop(&mut headers);
+        let mut left: Vec<&str> = headers.keys().map(http::HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["authorization", "content-type", "x-kept"]);
+    }
+}

@@ -1,0 +1,307 @@
+//! The story of a request that was not answered from memory: gather facts, decide, act, respond.
+//!
+//! ```text
+//! refused ──────────────────────────────────────────────► problem
+//! own path ─────────────────────────────────────────────► router
+//! CONNECT ──────────────────────────────────────────────► tunnel
+//! no GET or HEAD, a body, an upgrade ───────────────────► direct ─► invalidate
+//! store.lookup, connectivity, mode ─► policy::decide ─┬─► reuse      (and perhaps a fill behind)
+//!                                                     ├─► fetch      (collapse, fill, judge, store or stand in)
+//!                                                     └─► problem 504
+//! ```
+
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tower_service::Service as _;
+use tracing::warn;
+
+use super::{
+    Gateway,
+    access::CacheUse,
+    arrival::{Arrival, Destination},
+    body::Body,
+    cache_status::CacheStatus,
+    connection::Peer,
+    direct::Direct,
+    effective::Effective,
+    fetch::{self, Fetch},
+    hit::{Admitted, may_be_stored},
+    problem::Problem,
+    respond::{self, Ending, Reply, count_stale},
+    tunnel,
+};
+use crate::{
+    policy::{
+        self, CacheKey, Connectivity, Decision, ForwardReason, Lookup, Mode, Reason, RequestHead,
+        Reuse,
+    },
+    store::{Resource, StoredResponse},
+};
+
+/// Answers a request.
+pub(crate) async fn answer(
+    gateway: Arc<Gateway>,
+    peer: Peer,
+    admitted: Admitted,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let answering = peer.shared.answering();
+    let (method, target, version) = (
+        request.method().clone(),
+        request.uri().clone(),
+        request.version(),
+    );
+    let Admitted { id, began, arrival } = admitted;
+    let (arrival, problem) = match arrival {
+        Ok(arrival) => (Some(arrival), None),
+        Err(problem) => (None, Some(problem)),
+    };
+    let ending = Ending {
+        gateway: &gateway,
+        peer: &peer,
+        method: &method,
+        target: &target,
+        version,
+        id,
+        began,
+        arrival: arrival.as_ref(),
+    };
+    // Dropped with this future when the client hangs up before it is answered; that leaves an access event too.
+    let unanswered = ending.unanswered();
+    let reply = match (&arrival, problem) {
+        (Some(arrival), _) => go(&gateway, &peer, arrival, request).await,
+        (None, problem) => {
+            let internal = || Problem::new(Reason::Internal, "a request without a destination");
+            Reply::problem(problem.unwrap_or_else(internal), id)
+        }
+    };
+    unanswered.finish(reply, answering)
+}
+
+async fn go(
+    gateway: &Arc<Gateway>,
+    peer: &Peer,
+    arrival: &Arrival,
+    request: Request<Incoming>,
+) -> Reply {
+    match &arrival.destination {
+        Destination::Own => own(gateway, request).await,
+        Destination::Tunnel(_) | Destination::Upstream(_)
+            if is_cut_off(gateway, arrival, &request) =>
+        {
+            let detail = "the mode is offline: nothing is sent upstream";
+            Reply::problem(Problem::new(Reason::OfflineMiss, detail), arrival.id)
+        }
+        Destination::Tunnel(authority) => {
+            tunnel::answer(gateway, peer, arrival, authority, request).await
+        }
+        Destination::Upstream(effective) if may_be_stored(&request) => {
+            read(gateway, peer, arrival, effective, request).await
+        }
+        Destination::Upstream(effective) => {
+            let bypass = *request.method() == Method::GET;
+            let why = if bypass {
+                ForwardReason::Bypass
+            } else {
+                ForwardReason::Method
+            };
+            unread(gateway, peer, arrival, effective, why, request).await
+        }
+    }
+}
+
+/// The gateway's own paths: the one place where a request meets the router.
+async fn own(gateway: &Gateway, request: Request<Incoming>) -> Reply {
+    if request.uri().path() == "*" {
+        let response = respond::text(StatusCode::NO_CONTENT, String::new());
+        return Reply {
+            response,
+            cache: CacheUse::None,
+            reason: None,
+        };
+    }
+    let mut router = gateway.router.clone();
+    let response = match router.call(request).await {
+        Ok(response) => response.map(Body::axum),
+        Err(never) => match never {},
+    };
+    Reply {
+        response,
+        cache: CacheUse::None,
+        reason: None,
+    }
+}
+
+/// Whether the mode keeps from the origin what only the origin can answer.
+fn is_cut_off(gateway: &Gateway, arrival: &Arrival, request: &Request<Incoming>) -> bool {
+    !may_be_stored(request)
+        && gateway.modes.effective(arrival.route, gateway.clock.now()) == Mode::Offline
+}
+
+/// What the store cannot answer: straight to the origin.
+async fn unread(
+    gateway: &Arc<Gateway>,
+    peer: &Peer,
+    arrival: &Arrival,
+    effective: &Effective,
+    why: ForwardReason,
+    request: Request<Incoming>,
+) -> Reply {
+    let mode = gateway.modes.effective(arrival.route, gateway.clock.now());
+    let settings = arrival.settings(gateway).under(mode);
+    let direct = Direct {
+        gateway,
+        peer,
+        arrival,
+        effective,
+        why,
+        settings: settings.as_ref(),
+        stored: None,
+    };
+    direct.answer(request).await
+}
+
+/// A read: gather facts, decide, act.
+async fn read(
+    gateway: &Arc<Gateway>,
+    peer: &Peer,
+    arrival: &Arrival,
+    effective: &Effective,
+    request: Request<Incoming>,
+) -> Reply {
+    let key = effective.cache_key();
+    let resource = lookup(gateway, &key).await;
+    let selected = resource.as_ref().and_then(|resource| {
+        let index = policy::select(
+            request.headers(),
+            resource.variants.iter().map(|stored| &stored.head),
+        )?;
+        Some(Arc::clone(&resource.variants[index]))
+    });
+    let found = match (&resource, &selected) {
+        (_, Some(stored)) => Lookup::Stored(&stored.head),
+        (Some(_), None) => Lookup::OtherVariants,
+        (None, None) => Lookup::Nothing,
+    };
+    let connectivity = effective
+        .upstream(gateway)
+        .map_or(Connectivity::Disconnected, |upstream| {
+            upstream.connectivity()
+        });
+    let now = gateway.clock.now();
+    let mode = gateway.modes.effective(arrival.route, now);
+    let head = RequestHead {
+        method: request.method(),
+        headers: request.headers(),
+        has_body: false,
+    };
+    match policy::decide(
+        &head,
+        found,
+        connectivity,
+        mode,
+        arrival.settings(gateway),
+        now,
+    ) {
+        Decision::Reuse(reuse) => match (&resource, &selected) {
+            (Some(resource), Some(stored)) => {
+                reuse_stored(gateway, arrival, resource, stored, &request, &reuse, mode)
+            }
+            _ => Reply::problem(
+                Problem::new(Reason::Internal, "nothing to reuse"),
+                arrival.id,
+            ),
+        },
+        Decision::Unsatisfiable(reason) => {
+            let detail = match reason {
+                Reason::OnlyIfCached => "the request says only-if-cached",
+                _ if mode == Mode::Offline => "the mode is offline and nothing usable is stored",
+                _ => {
+                    "the upstream is disconnected and nothing usable is stored; a prober watches for its return"
+                }
+            };
+            Reply::problem(Problem::new(reason, detail), arrival.id)
+        }
+        Decision::Forward(forward)
+            if *request.method() == Method::GET && forward.why != ForwardReason::Bypass =>
+        {
+            let settings = arrival.settings(gateway).under(mode);
+            let (stored, settings) = (selected.clone(), settings.as_ref());
+            let fetch = Fetch {
+                gateway,
+                arrival,
+                key: &key,
+                request: head,
+                stored,
+                forward,
+                mode,
+                settings,
+            };
+            fetch.answer().await
+        }
+        Decision::Forward(forward) => {
+            let settings = arrival.settings(gateway).under(mode);
+            let (why, settings) = (forward.why, settings.as_ref());
+            let direct = Direct {
+                gateway,
+                peer,
+                arrival,
+                effective,
+                why,
+                settings,
+                stored: selected.clone(),
+            };
+            direct.answer(request).await
+        }
+    }
+}
+
+/// A failing store is a miss, never an error of the client's.
+async fn lookup(gateway: &Gateway, key: &CacheKey) -> Option<Arc<Resource>> {
+    gateway.store.lookup(key).await.unwrap_or_else(|error| {
+        warn!(%key, %error, "Store lookup failed; treating as a miss.");
+        None
+    })
+}
+
+fn reuse_stored(
+    gateway: &Arc<Gateway>,
+    arrival: &Arrival,
+    resource: &Resource,
+    stored: &Arc<StoredResponse>,
+    request: &Request<Incoming>,
+    reuse: &Reuse,
+    mode: Mode,
+) -> Reply {
+    gateway.store.touch(resource, stored);
+    if reuse.validate_behind {
+        fetch::behind(gateway, arrival, &resource.key, request, stored, mode);
+    }
+    let cache = if reuse.ttl_secs < 0 || reuse.detail.is_some() {
+        CacheUse::Stale
+    } else {
+        CacheUse::Hit
+    };
+    if cache == CacheUse::Stale {
+        count_stale(gateway, arrival.route_name(gateway), reuse.ttl_secs);
+    }
+    let status = CacheStatus {
+        ttl_secs: Some(reuse.ttl_secs),
+        detail: reuse.detail,
+        ..CacheStatus::default()
+    };
+    let head = RequestHead {
+        method: request.method(),
+        headers: request.headers(),
+        has_body: false,
+    };
+    let response =
+        respond::from_store(&gateway.store, &resource.key, &head, stored, reuse, &status);
+    Reply {
+        response,
+        cache,
+        reason: reuse.detail,
+    }
+}

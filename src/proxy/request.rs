@@ -1,0 +1,68 @@
+//! The head of a request on its way upstream.
+
+use http::{HeaderMap, Method, header};
+
+use super::{
+    Gateway, RouteConfig,
+    arrival::Arrival,
+    effective::{Effective, Via},
+    outgoing::{join_cookies, remove_forwarded, remove_hop_by_hop, set_forwarded},
+};
+
+/// What becomes of the client's own conditions and range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Conditions {
+    /// They stay: the origin answers them.
+    Keep,
+    /// They go: the whole representation is wanted, and the gateway answers them from it.
+    Drop,
+}
+
+/// The fields sent upstream for a request with these fields.
+pub(crate) fn outgoing(
+    gateway: &Gateway,
+    arrival: &Arrival,
+    effective: &Effective,
+    received: &HeaderMap,
+    conditions: Conditions,
+    method: &Method,
+) -> HeaderMap {
+    let mut headers = received.clone();
+    let host = headers.remove(header::HOST);
+    remove_hop_by_hop(&mut headers);
+    if conditions == Conditions::Drop {
+        for name in [
+            header::IF_MATCH,
+            header::IF_NONE_MATCH,
+            header::IF_MODIFIED_SINCE,
+            header::IF_UNMODIFIED_SINCE,
+            header::IF_RANGE,
+            header::RANGE,
+        ] {
+            headers.remove(name);
+        }
+    }
+    join_cookies(&mut headers);
+    if !arrival.peer_is_trusted {
+        remove_forwarded(&mut headers);
+    }
+    // Who asked, and for which host, is told to one's own origins only.
+    if let Via::Upstream(_) = effective.via {
+        let route = arrival.route.and_then(|index| gateway.routes.get(index));
+        let told = host.as_ref().filter(|_| may_tell_host(route, method));
+        set_forwarded(&mut headers, arrival.peer, told);
+    }
+    let own_host = || effective.authority.as_str().parse().ok();
+    if let Some(host) = effective.host.clone().or_else(own_host) {
+        headers.insert(header::HOST, host);
+    }
+    headers.append(header::VIA, gateway.identity.via_upstream(arrival.version));
+    headers
+}
+
+/// Whether the origin may be told which host the client asked for. What is stored is filed without it, so an origin that
+/// writes it into its answers must not see it on a read, unless it is always the same, or is part of the key.
+fn may_tell_host(route: Option<&RouteConfig>, method: &Method) -> bool {
+    let is_read = *method == Method::GET || *method == Method::HEAD;
+    !is_read || route.is_some_and(|route| route.preserve_host || !route.host.contains('*'))
+}
