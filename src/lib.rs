@@ -14,5 +14,6 @@ pub mod upstream;
 
 pub mod protect;
 
+pub mod admin;
 pub mod proxy;
 

@@ -1,0 +1,112 @@
+//! Liveness, readiness and metrics: for kubelet and Prometheus, without a token.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, header::CONTENT_TYPE};
+
+use super::{Api, Phase, view::Health};
+use crate::{
+    policy::Connectivity,
+    telemetry::{TierLabels, UpstreamLabels},
+};
+
+// What `prometheus_client::encoding::text` writes.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Whether the process answers.
+#[utoipa::path(get, path = "/livez", tag = "health", security(()),
+    responses((status = 200, body = Health)))]
+pub(super) async fn livez() -> Json<Health> {
+    Json(Health {
+        status: "alive".to_owned(),
+        degraded: Vec::new(),
+    })
+}
+
+/// Whether the gateway takes requests: stores open, listeners bound, not draining. A lost upstream or a full disk only
+/// shows as `degraded`.
+#[utoipa::path(get, path = "/readyz", tag = "health", security(()),
+    responses((status = 200, body = Health), (status = 503, body = Health)))]
+pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Response {
+    let phase = api.readiness.phase();
+    let (status, degraded) = match phase {
+        Phase::Ready => (StatusCode::OK, degraded(&api)),
+        Phase::Starting | Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, Vec::new()),
+    };
+    let health = Health {
+        status: phase.as_str().to_owned(),
+        degraded,
+    };
+    (status, Json(health)).into_response()
+}
+
+/// Every metric as OpenMetrics text.
+#[utoipa::path(get, path = "/metrics", tag = "health", security(()),
+    responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
+pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    set_gauges(&api);
+    ([(CONTENT_TYPE, OPEN_METRICS)], api.metrics.encode())
+}
+
+/// What is limited although the gateway serves. Names nobody: the answer needs no token.
+pub(super) fn degraded(api: &Api) -> Vec<String> {
+    let lost = api
+        .upstreams
+        .configured()
+        .any(|(_, connectivity)| connectivity == Connectivity::Disconnected);
+    let limits = [
+        (lost, "upstream-disconnected"),
+        (api.store.stats().disk_suspended, "storage-suspended"),
+    ];
+    let limits = limits.into_iter().filter(|(holds, _)| *holds);
+    limits.map(|(_, token)| token.to_owned()).collect()
+}
+
+/// Sets what is known only when asked. Implicit upstreams are left out: a client names them, configuration does not.
+fn set_gauges(api: &Api) {
+    let stats = api.store.stats();
+    for (tier, entries, bytes, capacity_bytes) in [
+        (
+            "memory",
+            stats.memory_entries,
+            stats.memory_bytes,
+            api.storage.memory_bytes,
+        ),
+        (
+            "disk",
+            stats.disk_entries,
+            stats.disk_bytes,
+            api.storage.disk_bytes,
+        ),
+    ] {
+        let labels = TierLabels { tier };
+        let metrics = &api.metrics;
+        metrics
+            .cache_entries
+            .get_or_create(&labels)
+            .set(gauge(entries));
+        metrics.cache_bytes.get_or_create(&labels).set(gauge(bytes));
+        metrics
+            .cache_capacity_bytes
+            .get_or_create(&labels)
+            .set(gauge(capacity_bytes));
+    }
+    for (name, connectivity) in api.upstreams.configured() {
+        let labels = UpstreamLabels {
+            upstream: name.to_owned(),
+        };
+        api.metrics
+            .upstream_connected
+            .get_or_create(&labels)
+            .set(i64::from(connectivity == Connectivity::Connected));
+    }
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
