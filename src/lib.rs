@@ -17,3 +17,5 @@ pub mod protect;
 pub mod admin;
 pub mod proxy;
 
+pub mod config;
+

@@ -1,0 +1,67 @@
+//! `[cache]`, and the `cache` of a route.
+
+use std::time::Duration;
+
+use http::HeaderName;
+
+use crate::{
+    config::{reader::options, value::choices},
+    policy::{CacheKind, Overridable, Overrides, Settings},
+};
+
+options! {
+    /// What may be stored and reused, for every route; a route's own `cache` wins.
+    struct Cache {
+        /// "shared"; or "private": one application behind this gateway, partitioned by Authorization and Cookie.
+        kind: CacheKind = "shared",
+        /// Freshness lifetime only where the origin says nothing and no heuristic applies.
+        default_ttl: Duration = "0s",
+        /// Window where the origin gives none; the origin's directive wins.
+        stale_while_revalidate: Duration = "0s",
+        /// On 5xx, reset, end of stream or timeout; never against must-revalidate and its kin.
+        stale_if_error: Duration = "1h",
+        /// Above zero: with a stale copy in hand, wait this long for the origin, then serve the copy.
+        fresh_timeout: Duration = "0s",
+        /// How far past its freshness a response is served while disconnected.
+        max_stale_offline: Duration = "7d",
+        /// Directives of the origin that do not count, such as "must-revalidate" or "no-store": the operator's own
+        /// contract with the origin, shown in Cache-Status.
+        r#override: Vec<Overridable> = [],
+        /// Targeted cache-control fields (RFC 9213), most specific first.
+        targeted_fields: Vec<HeaderName> = ["cdn-cache-control"],
+    }
+    later { negative_ttl, ignore_query, sort_query, tags_header, set_cookie }
+}
+
+choices! { CacheKind, r#""shared" or "private""#, [
+    "shared" => CacheKind::Shared,
+    "private" => CacheKind::Private,
+]}
+
+choices! {
+    Overridable,
+    r#""must-revalidate", "no-cache", "no-store", "private" or "s-maxage""#,
+    [
+        "must-revalidate" => Overridable::MustRevalidate,
+        "no-cache" => Overridable::NoCache,
+        "no-store" => Overridable::NoStore,
+        "private" => Overridable::Private,
+        "s-maxage" => Overridable::SMaxage,
+    ]
+}
+
+impl Cache {
+    pub(in crate::config) fn settings(&self) -> Settings {
+        let overrides = self.r#override.iter();
+        Settings {
+            kind: self.kind.value,
+            default_ttl: self.default_ttl.value,
+            stale_while_revalidate: self.stale_while_revalidate.value,
+            stale_if_error: self.stale_if_error.value,
+            fresh_timeout: self.fresh_timeout.value,
+            max_stale_offline: self.max_stale_offline.value,
+            overrides: overrides.fold(Overrides::default(), |all, one| all.with(*one)),
+            targeted_fields: self.targeted_fields.value.clone(),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! `[[routes]]`.
+
+use http::Method;
+
+use super::Cache;
+use crate::{
+    config::{
+        names::{AuthorityPattern, PathPattern},
+        problem::Problem,
+        reader::{Sourced, options},
+        tree::Origin,
+        value::{Name, no_such},
+    },
+    policy::Mode,
+    proxy::RouteConfig,
+};
+
+options! {
+    /// Requests that are treated alike. The first match wins. Forward requests match too, for policy; a route only for
+    /// them needs no upstream.
+    struct Route {
+        /// Its name in logs and metrics.
+        name: Name = required,
+        /// Which requests. What is left out matches everything.
+        r#match: Match = {},
+        /// Where reverse requests go: the name of an upstream.
+        upstream: Option<Name> = absent,
+        /// "auto", "online", "prefer-cache" or "offline"; left out: the mode of the gateway.
+        mode: Option<Mode> = absent,
+        /// Options of `[cache]` that differ for this route.
+        cache: Cache = {},
+        /// Whether the client's Host is passed on instead of the upstream's authority.
+        preserve_host: bool = false,
+    }
+    later { write, invalidates }
+}
+
+options! {
+    /// What a request must have to match a route.
+    struct Match {
+        /// "*", a host, `host:port`, or "*.suffix".
+        host: AuthorityPattern = "*",
+        /// `*` stands for anything within a segment, `**` for any number of segments.
+        path: PathPattern = "/**",
+        /// Empty: all.
+        methods: Vec<Method> = [],
+    }
+}
+
+/// Every route, in order, checked against the upstreams and against each other.
+pub(in crate::config) fn routes(
+    routes: &[Route],
+    upstreams: &[&str],
+    problems: &mut Vec<Problem>,
+) -> Vec<RouteConfig> {
+    let checked: Vec<RouteConfig> = routes.iter().map(Route::config).collect();
+    for (position, route) in routes.iter().enumerate() {
+        check_upstream(route, upstreams, problems);
+        let (before, this) = (&checked[..position], &checked[position]);
+        if before.iter().any(|other| other.name == this.name) {
+            let title = format!("`routes.{position}.name`: a second route `{}`", this.name);
+            let problem = Problem::error(route.name.origin, title);
+            problems.push(problem.label("names of routes differ"));
+        } else if let Some(other) = before.iter().find(|other| covers(other, this)) {
+            let title = format!("route `{}` is never reached", this.name);
+            let label = format!("route `{}` above matches all of it", other.name);
+            problems.push(Problem::warning(route.name.origin, title).label(label));
+        }
+    }
+    checked
+}
+
+fn check_upstream(route: &Route, upstreams: &[&str], problems: &mut Vec<Problem>) {
+    let Sourced {
+        value: Some(name),
+        origin,
+    } = &route.upstream
+    else {
+        return;
+    };
+    if !upstreams.contains(&name.0.as_str()) && *origin != Origin::Refused {
+        let (label, help) = no_such("upstream", &name.0, upstreams);
+        let title = format!("route `{}`: unknown upstream `{}`", route.name.0, name.0);
+        problems.push(Problem::error(*origin, title).label(label).help(help));
+    }
+}
+
+/// Whether everything that `later` matches is taken by `earlier`. Errs on the side of no.
+fn covers(earlier: &RouteConfig, later: &RouteConfig) -> bool {
+    let host = earlier.host == "*" || earlier.host == later.host;
+    let path = earlier.path == "/**" || earlier.path == later.path;
+    let methods = earlier.methods.is_empty()
+        || !later.methods.is_empty()
+            && later
+                .methods
+                .iter()
+                .all(|one| earlier.methods.contains(one));
+    // A route without an upstream takes no reverse request.
+    let kind = earlier.upstream.is_some() || later.upstream.is_none();
+    host && path && methods && kind
+}
+
+impl Route {
+    fn config(&self) -> RouteConfig {
+        RouteConfig {
+            name: self.name.0.clone(),
+            host: self.r#match.host.0.clone(),
+            path: self.r#match.path.0.clone(),
+            methods: self.r#match.methods.value.clone(),
+            upstream: self.upstream.as_ref().map(|name| name.0.clone()),
+            mode: self.mode.value,
+            cache: self.cache.settings(),
+            preserve_host: self.preserve_host.value,
+        }
+    }
+}
