@@ -19,3 +19,5 @@ pub mod proxy;
 
 pub mod config;
 
+pub mod app;
+pub mod cli;
