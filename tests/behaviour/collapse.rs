@@ -1,0 +1,240 @@
+//! One fill per key, followed by everyone who asks meanwhile.
+
+use tokio::{sync::Barrier, task::JoinSet};
+
+use crate::support::{
+    Answer, Client, Connection, Cue, Gateway, Origin, Reply, Request, Step, digest, eventually,
+    noise,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_clients_on_a_cold_body_share_one_fill() {
+    const CLIENTS: usize = 200;
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    let (cue, body) = (Cue::new(), noise(5 << 20));
+    let reply = Reply::ok(body.clone()).cache_control("max-age=300");
+    origin.on("/a", reply.dripped(20, &cue));
+
+    let everyone_has_a_first_byte = std::sync::Arc::new(Barrier::new(CLIENTS + 1));
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let (client, url) = (gateway.client.clone(), origin.url("/a"));
+        let barrier = std::sync::Arc::clone(&everyone_has_a_first_byte);
+        clients.spawn(async move {
+            let mut connection = client.connect().await;
+            let head = begin(&mut connection, &url).await;
+            barrier.wait().await;
+            let answer = connection.rest_of(head, "GET").await;
+            (answer.is_complete, digest(&answer.body))
+        });
+    }
+    // The origin has sent a twentieth and holds the rest: nobody waits for the end, or for the store.
+    crate::support::within("first bytes", everyone_has_a_first_byte.wait()).await;
+    cue.open();
+
+    let expected = digest(&body);
+    for (is_complete, digest) in clients.join_all().await {
+        assert!(is_complete);
+        assert_eq!(digest, expected);
+    }
+    assert_eq!(origin.seen().len(), 1);
+    gateway
+        .client
+        .get(&origin.url("/a"))
+        .await
+        .assert_says(&["hit"]);
+}
+
+#[tokio::test]
+async fn followers_say_that_they_were_collapsed() {
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    let cue = Cue::new();
+    let reply = Reply::ok("hello").cache_control("max-age=300");
+    origin.on("/a", reply.dripped(2, &cue));
+    let url = origin.url("/a");
+    let (mut starter, starter_head) = begun(&gateway.client, &url).await;
+    let (mut follower, follower_head) = begun(&gateway.client, &url).await;
+    cue.open();
+
+    let starter = starter.rest_of(starter_head, "GET").await;
+    let follower = follower.rest_of(follower_head, "GET").await;
+    assert_eq!((starter.text(), follower.text()), ("hello", "hello"));
+    starter.assert_says(&["fwd=uri-miss", "stored"]);
+    follower.assert_says(&["fwd=uri-miss", "collapsed"]);
+}
+
+#[tokio::test]
+async fn nothing_changes_for_the_rest_when_the_starter_hangs_up() {
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    let (cue, body) = (Cue::new(), noise(1 << 20));
+    let reply = Reply::ok(body.clone()).cache_control("max-age=300");
+    origin.on("/a", reply.dripped(2, &cue));
+    let url = origin.url("/a");
+    let (starter, _) = begun(&gateway.client, &url).await;
+    let (mut follower, head) = begun(&gateway.client, &url).await;
+    drop(starter);
+    cue.open();
+
+    let answer = follower.rest_of(head, "GET").await;
+    assert!(answer.is_complete);
+    assert_eq!(digest(&answer.body), digest(&body));
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_fill_survives_when_every_client_hangs_up() {
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    let cue = Cue::new();
+    let reply = Reply::ok(noise(1 << 20)).cache_control("max-age=300");
+    origin.on("/a", reply.dripped(2, &cue));
+    let url = origin.url("/a");
+    drop(begun(&gateway.client, &url).await);
+    cue.open();
+
+    eventually("the fill is stored", || async {
+        gateway.client.get(&url).await.says("hit").then_some(())
+    })
+    .await;
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn whoever_asks_after_the_last_byte_gets_a_hit() {
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    for number in 0..50 {
+        let path = format!("/{number}");
+        origin.on(&path, Reply::ok("hello").cache_control("max-age=300"));
+        gateway.client.get(&origin.url(&path)).await;
+        gateway
+            .client
+            .get(&origin.url(&path))
+            .await
+            .assert_says(&["hit"]);
+    }
+}
+
+#[tokio::test]
+async fn followers_of_an_unstorable_answer_go_their_own_way_in_parallel() {
+    const FOLLOWERS: usize = 20;
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    origin.on("/settle", Reply::ok(""));
+    for terms in ["no-store", "private, max-age=60"] {
+        let (first, rest) = (Cue::new(), Cue::new());
+        let (hold_first, hold_rest) = (first.clone(), rest.clone());
+        let path = format!("/{}", &terms[..7]);
+        origin.on_each(&path, move |_, nth| {
+            let hold = if nth == 0 { &hold_first } else { &hold_rest };
+            Reply::ok(format!("{nth}")).cache_control(terms).held(hold)
+        });
+        let url = origin.url(&path);
+        let ask = || {
+            let (client, url) = (gateway.client.clone(), url.clone());
+            async move { client.get(&url).await }
+        };
+        let mut clients = JoinSet::new();
+        clients.spawn(ask());
+        origin.sees(&path, 1).await;
+        (0..FOLLOWERS).for_each(|_| drop(clients.spawn(ask())));
+        settle(&gateway, &origin).await;
+
+        // The origin holds every further answer until half of them have asked: one after the other would never get
+        // there. Not all of them, because whoever was late follows a later fill, which is held too.
+        first.open();
+        origin.sees(&path, 1 + FOLLOWERS / 2).await;
+        rest.open();
+        let mut bodies: Vec<_> = clients
+            .join_all()
+            .await
+            .into_iter()
+            .map(|a| a.body)
+            .collect();
+        bodies.sort();
+        bodies.dedup();
+        assert_eq!(
+            bodies.len(),
+            1 + FOLLOWERS,
+            "{terms}: someone got another's answer"
+        );
+    }
+}
+
+#[tokio::test]
+async fn different_variants_do_not_share_a_body() {
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    let cue = Cue::new();
+    let hold = cue.clone();
+    origin.on_each("/a", move |seen, nth| {
+        let reply = Reply::ok(seen.header("accept-language").unwrap_or("none").to_owned())
+            .cache_control("max-age=300")
+            .header("Vary", "Accept-Language");
+        if nth == 0 { reply.held(&hold) } else { reply }
+    });
+    origin.on("/settle", Reply::ok(""));
+    let mut clients = JoinSet::new();
+    for language in ["de", "en", "de", "en", "fr"] {
+        let request = Request::get(&origin.url("/a")).header("Accept-Language", language);
+        let client = gateway.client.clone();
+        clients.spawn(async move { (language, client.ask(request).await) });
+    }
+    origin.sees("/a", 1).await;
+    settle(&gateway, &origin).await;
+    cue.open();
+    for (language, answer) in clients.join_all().await {
+        assert_eq!(answer.text(), language);
+    }
+}
+
+#[tokio::test]
+async fn when_the_fill_dies_no_follower_takes_its_part_for_the_whole() {
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    for (path, chunked, end) in [
+        ("/length-reset", false, Step::Reset),
+        ("/length-close", false, Step::Close),
+        ("/chunked-reset", true, Step::Reset),
+        ("/chunked-close", true, Step::Close),
+        ("/bad-chunk", true, Step::Send("zz\r\n".into())),
+    ] {
+        let cue = Cue::new();
+        let reply = Reply::ok(noise(100_000)).cache_control("max-age=300");
+        let reply = reply.dripped(2, &cue).ends_early(end);
+        origin.on(path, if chunked { reply.chunked() } else { reply });
+        let url = origin.url(path);
+
+        let mut connections = Vec::new();
+        for _ in 0..10 {
+            connections.push(begun(&gateway.client, &url).await);
+        }
+        assert_eq!(origin.seen_at(path).len(), 1);
+        cue.open();
+        for (mut connection, head) in connections {
+            let answer = connection.rest_of(head, "GET").await;
+            assert!(!answer.is_complete, "{path}");
+        }
+
+        origin.on(path, Reply::ok("whole"));
+        let next = gateway.client.get(&url).await;
+        assert_eq!(next.text(), "whole", "{path}: the part was stored");
+    }
+}
+
+/// A connection on which the first body byte of `url` is here, and the head.
+async fn begun(client: &Client, url: &str) -> (Connection, Answer) {
+    let mut connection = client.connect().await;
+    let head = begin(&mut connection, url).await;
+    (connection, head)
+}
+
+async fn begin(connection: &mut Connection, url: &str) -> Answer {
+    connection.send_request(&Request::get(url)).await;
+    let head = connection.head().await;
+    connection.first_byte().await;
+    head
+}
+
+/// Gives the gateway time to get to whatever was sent before, measured in round trips of its own: client, gateway and
+/// origin share one thread that runs its tasks in turn. Nothing announces that a request waits for another's fill.
+async fn settle(gateway: &Gateway, origin: &Origin) {
+    for _ in 0..10 {
+        gateway.client.get(&origin.url("/settle")).await;
+    }
+}

@@ -1,0 +1,128 @@
+//! A successful write makes what it may have changed unusable until the origin has been asked.
+
+use crate::support::{Cue, Gateway, Origin, Reply, Request};
+
+/// An origin whose `/a` and `/b` are stored by a gateway, and count their answers.
+async fn with_two_stored() -> (Origin, Gateway) {
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    for path in ["/a", "/b"] {
+        origin.on_each(path, |seen, nth| match seen.method.as_str() {
+            "GET" => Reply::ok(format!("v{nth}")).cache_control("max-age=300"),
+            _ => Reply::new(204, ""),
+        });
+        gateway
+            .client
+            .get(&origin.url(path))
+            .await
+            .assert_says(&["stored"]);
+    }
+    (origin, gateway)
+}
+
+async fn write(origin: &Origin, gateway: &Gateway, method: &str, path: &str) -> u16 {
+    let request = Request::new(method, &origin.url(path)).body("x");
+    gateway.client.ask(request).await.status
+}
+
+async fn is_reused(origin: &Origin, gateway: &Gateway, path: &str) -> bool {
+    gateway.client.get(&origin.url(path)).await.says("hit")
+}
+
+#[tokio::test]
+async fn a_successful_unsafe_method_invalidates_its_target_only() {
+    for method in ["POST", "PUT", "PATCH", "DELETE", "M-SEARCH"] {
+        let (origin, gateway) = with_two_stored().await;
+        assert_eq!(write(&origin, &gateway, method, "/a").await, 204);
+        assert!(!is_reused(&origin, &gateway, "/a").await, "{method}");
+        assert!(is_reused(&origin, &gateway, "/b").await, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn location_and_content_location_on_the_same_origin_are_invalidated_too() {
+    for field in ["Location", "Content-Location"] {
+        let (origin, gateway) = with_two_stored().await;
+        origin.on("/write", Reply::new(201, "").header(field, "/a"));
+        write(&origin, &gateway, "POST", "/write").await;
+        assert!(!is_reused(&origin, &gateway, "/a").await, "{field}");
+        assert!(is_reused(&origin, &gateway, "/b").await, "{field}");
+    }
+}
+
+#[tokio::test]
+async fn an_origin_cannot_invalidate_for_another() {
+    let (victim, gateway) = with_two_stored().await;
+    let other = Origin::start().await;
+    other.on(
+        "/write",
+        Reply::new(201, "").header("Location", &victim.url("/a")),
+    );
+    let request = Request::new("POST", &other.url("/write")).body("x");
+    gateway.client.ask(request).await;
+    assert!(is_reused(&victim, &gateway, "/a").await);
+}
+
+#[tokio::test]
+async fn a_failed_write_invalidates_nothing() {
+    for status in [400, 404, 500, 503] {
+        let (origin, gateway) = with_two_stored().await;
+        origin.on("/a", Reply::new(status, ""));
+        write(&origin, &gateway, "PUT", "/a").await;
+        assert!(is_reused(&origin, &gateway, "/a").await, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn every_variant_is_invalidated() {
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    origin.on_each("/a", |_, nth| {
+        let reply = Reply::ok(format!("v{nth}")).cache_control("max-age=300");
+        reply.header("Vary", "Accept-Language")
+    });
+    let ask = |language| Request::get(&origin.url("/a")).header("Accept-Language", language);
+    for language in ["de", "en"] {
+        gateway.client.ask(ask(language)).await;
+    }
+    write(&origin, &gateway, "DELETE", "/a").await;
+    for language in ["de", "en"] {
+        assert!(
+            !gateway.client.ask(ask(language)).await.says("hit"),
+            "{language}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_was_invalidated_is_not_served_stale_either() {
+    let (origin, gateway) = with_two_stored().await;
+    write(&origin, &gateway, "PUT", "/a").await;
+    origin.kill().await;
+    let invalidated = gateway.client.get(&origin.url("/a")).await;
+    invalidated.assert_problem(504, "offline-miss");
+    assert!(is_reused(&origin, &gateway, "/b").await);
+}
+
+#[tokio::test]
+async fn a_write_during_a_fill_wins_over_it() {
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    let cue = Cue::new();
+    let hold = cue.clone();
+    origin.on_each("/a", move |seen, nth| match (seen.method.as_str(), nth) {
+        ("GET", 0) => Reply::ok("before")
+            .cache_control("max-age=300")
+            .dripped(2, &hold),
+        ("GET", _) => Reply::ok("after").cache_control("max-age=300"),
+        _ => Reply::new(204, ""),
+    });
+    let url = origin.url("/a");
+    let mut connection = gateway.client.connect().await;
+    connection.send_request(&Request::get(&url)).await;
+    let head = connection.head().await;
+    connection.first_byte().await;
+    assert_eq!(write(&origin, &gateway, "PUT", "/a").await, 204);
+    cue.open();
+    assert_eq!(connection.rest_of(head, "GET").await.text(), "before");
+
+    let next = gateway.client.get(&url).await;
+    assert_eq!(next.text(), "after", "{:?}", next.cache_status());
+}

@@ -1,0 +1,26 @@
+//! What the gateway does, seen from outside: a real client, a real gateway, a real origin, over loopback.
+//!
+//! One binary for all areas, because each test binary costs a link. Most tests run the gateway on their own runtime,
+//! with a clock that they move; where a process matters (signals, kill -9, exit codes), they run the built binary.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod collapse;
+mod evil_origin;
+mod first_read;
+mod invalidation;
+mod limits;
+mod modes;
+mod open_proxy;
+mod outage;
+mod poisoning;
+mod privacy;
+mod refusals;
+mod restart;
+mod reverse;
+mod shutdown;
+mod stale_while_revalidate;
+mod tunnel;
