@@ -419,3 +419,19 @@ async fn a_starter_is_written_once_and_is_good() {
         "all at once: {run:?}"
     );
 }
+
+#[tokio::test]
+async fn the_demo_tells_of_an_outage_with_real_answers() {
+    let told = run_with("demo", &[]).await;
+    told.expect(0);
+    for line in [
+        "fwd=uri-miss; fwd-status=200; stored",
+        "hardtack; hit; ttl=",
+        "fwd=stale; detail=disconnected",
+        "offline-miss",
+        "biscuit number 2",
+    ] {
+        assert!(told.out.contains(line), "{line} in {}", told.out);
+    }
+    assert!(!told.out.contains("held-down"), "{}", told.out);
+}

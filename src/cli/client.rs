@@ -303,7 +303,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// TLS for an admin API behind a TLS proxy: the system's trust store, else the compiled-in one.
-fn tls() -> rustls::ClientConfig {
+pub(super) fn tls() -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {

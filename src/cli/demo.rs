@@ -128,6 +128,7 @@ impl Story {
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let client = reqwest::Client::builder()
             .no_proxy()
+            .tls_backend_preconfigured(super::client::tls())
             .timeout(Duration::from_secs(10))
             .build()?;
         Ok(Self {
