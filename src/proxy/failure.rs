@@ -8,6 +8,10 @@ use crate::{
     upstream::ForwardError,
 };
 
+/// Who meets this first is a developer with an origin on the same machine.
+const DENIED_HELP: &str = "; if the forward proxy is meant to reach it, list its network in forward.allow_networks, or \
+                           serve it by a reverse route (--upstream URL)";
+
 /// A failed forward, in a form that everyone who waited for it can have.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{detail}")]
@@ -94,9 +98,28 @@ impl From<ForwardError> for Failed {
             }
             source = cause.source();
         }
+        if matches!(kind, Kind::Denied) {
+            detail.push_str(DENIED_HELP);
+        }
         Self {
             kind,
             detail: Arc::from(detail),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Failed;
+    use crate::{policy::Reason, upstream::ForwardError};
+
+    #[test]
+    fn a_denied_address_comes_with_what_would_allow_it() {
+        let address = "127.0.0.1:3000".parse().unwrap();
+        let problem = Failed::from(ForwardError::Denied { address }).to_problem(None);
+        assert_eq!(problem.reason, Reason::ForwardDenied);
+        for part in ["127.0.0.1:3000", "forward.allow_networks", "--upstream"] {
+            assert!(problem.detail.contains(part), "{}", problem.detail);
         }
     }
 }

@@ -126,3 +126,29 @@ async fn a_write_during_a_fill_wins_over_it() {
     let next = gateway.client.get(&url).await;
     assert_eq!(next.text(), "after", "{:?}", next.cache_status());
 }
+
+#[tokio::test]
+async fn who_comes_after_a_write_does_not_join_a_fill_that_began_before_it() {
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    let cue = Cue::new();
+    let held = cue.clone();
+    origin.on_each("/a", move |seen, nth| match (seen.method.as_str(), nth) {
+        ("GET", 0) => Reply::ok("before")
+            .cache_control("max-age=300")
+            .dripped(2, &held),
+        ("GET", _) => Reply::ok("after").cache_control("max-age=300"),
+        _ => Reply::ok("written"),
+    });
+    let url = origin.url("/a");
+    let mut early = gateway.client.connect().await;
+    early.send_request(&Request::get(&url)).await;
+    let head = early.head().await;
+    gateway.client.ask(Request::new("POST", &url)).await;
+    // Neither joined by who comes later, nor stored when it ends.
+    assert_eq!(gateway.client.get(&url).await.text(), "after");
+    cue.open();
+    assert_eq!(early.rest_of(head, "GET").await.text(), "before");
+    let later = gateway.client.get(&url).await;
+    assert_eq!(later.text(), "after");
+    later.assert_says(&["hit"]);
+}
