@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 use hardtack::{
     cli::config_command::{self, Status},
     config::{self, Annotate, Config, Flags, ListenAddress, STARTER, Sources, load},
-    policy::{CacheKind, Mode, Overridable, Overrides, Settings},
+    policy::{CacheKind, CookiePolicy, Mode, Overridable, Overrides, Settings},
     telemetry::{LogFormat, Sampling},
 };
 use proptest::prelude::*;
@@ -95,6 +95,7 @@ stale_if_error = "3s"
 fresh_timeout = "4ms"
 max_stale_offline = "5d"
 override = ["must-revalidate", "no-store"]
+set_cookie = "strip"
 targeted_fields = ["Surrogate-Control"]
 [upstreams.catalog]
 urls = ["https://a.example", "http://10.0.0.1:3000/base"]
@@ -159,6 +160,7 @@ access = { hits = "none", other = "1/10" }
         overrides: Overrides::default()
             .with(Overridable::MustRevalidate)
             .with(Overridable::NoStore),
+        set_cookie: CookiePolicy::Strip,
         targeted_fields: vec!["surrogate-control".parse().unwrap()],
     };
     assert_eq!(config.cache, cache);
@@ -296,7 +298,11 @@ fn mistakes_are_pointed_at() {
             &["that name is `limits.max_head`"],
         ),
         ("[queue]", &["unknown option `queue`", "later version"]),
-        ("[cache]\nset_cookie = \"strip\"", &["later version"]),
+        ("[cache]\ntags_header = []", &["later version"]),
+        (
+            "[cache]\nset_cookie = \"sotre\"",
+            &["`cache.set_cookie`", "did you mean \"store\"?"],
+        ),
         (
             "[[routes]]\nname = \"a\"\nwrite = {}",
             &["`routes.0.write`", "later version"],

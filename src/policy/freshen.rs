@@ -6,7 +6,7 @@ use http::{
 };
 
 use super::{
-    Mark, RequestHead, ResponseHead, Settings, StoredHead, Terms, VariantKey,
+    CookiePolicy, Mark, RequestHead, ResponseHead, Settings, StoredHead, Terms, VariantKey,
     directives::CacheFields,
     storing::{clean, forbidden, is_never_stored},
     validation::validators_agree,
@@ -58,9 +58,13 @@ pub(super) fn freshen(
     stored: &StoredHead,
     settings: &Settings,
 ) -> StoredHead {
-    let mut headers = updated(&stored.headers, response.headers);
+    let mut headers = updated_fields(stored, response.headers);
+    if settings.set_cookie != CookiePolicy::Store {
+        // The cookie of a 304 is for one client.
+        headers.remove(SET_COOKIE);
+    }
     let fields = CacheFields::parse(&headers, &settings.targeted_fields);
-    clean(&mut headers, &fields, response.response_time, settings.kind);
+    clean(&mut headers, &fields, response.response_time, settings);
     let terms = Terms::from_fields(
         stored.status,
         &headers,
@@ -91,6 +95,7 @@ pub(super) fn freshen(
         response_time: response.response_time,
         variant,
         authorized: stored.authorized,
+        sets_cookie: headers.contains_key(SET_COOKIE),
         mark: if storable { Mark::None } else { Mark::Invalid },
         headers,
         terms,
@@ -98,13 +103,16 @@ pub(super) fn freshen(
 }
 
 /// The stored fields with every field of the new response in place of the old ones, all its lines kept. `Age` and `Date`
-/// never outlive the response they came with. A cookie of a 304 is for one client, and is not kept.
-fn updated(stored: &HeaderMap, new: &HeaderMap) -> HeaderMap {
-    let mut headers = stored.clone();
+/// never outlive the response they came with.
+///
+/// So they are for the client whose request led to the new response. The freshened head may lack some of them: a cookie,
+/// or what the directives withhold from the store.
+pub fn updated_fields(stored: &StoredHead, new: &HeaderMap) -> HeaderMap {
+    let mut headers = stored.headers.clone();
     headers.remove(AGE);
     headers.remove(DATE);
     for name in new.keys() {
-        if OF_THE_BODY.contains(name) || is_never_stored(name) || *name == SET_COOKIE {
+        if OF_THE_BODY.contains(name) || is_never_stored(name) {
             continue;
         }
         headers.remove(name);

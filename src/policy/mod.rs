@@ -31,14 +31,14 @@ mod tests;
 pub use decide::{
     Connectivity, Decision, Forward, ForwardReason, Lookup, RequestHead, Reuse, decide,
 };
-pub use freshen::{HeadEffect, head_effect};
+pub use freshen::{HeadEffect, head_effect, updated_fields};
 pub use freshness::{Freshness, Terms};
 pub use invalidation::{InvalidationTargets, invalidates};
 pub use judge::{Failure, Judgement, OnFailure, ResponseHead, judge, on_failure, while_held_down};
 pub use key::CacheKey;
 pub use mode::Mode;
 pub use reason::Reason;
-pub use settings::{CacheKind, Overridable, Overrides, Settings};
+pub use settings::{CacheKind, CookiePolicy, Overridable, Overrides, Settings};
 pub use storing::{Mark, StoredHead, store_post_answer};
 pub use time::Timestamp;
 pub use validation::{Answer, answer_conditionally, validation_headers};

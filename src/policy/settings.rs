@@ -16,6 +16,18 @@ pub enum CacheKind {
     Private,
 }
 
+/// What becomes of a response that sets a cookie, in a shared cache and in a private partition alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CookiePolicy {
+    /// It is not stored.
+    #[default]
+    Bypass,
+    /// It is stored without its `Set-Cookie`, which only the client whose request led to it gets.
+    Strip,
+    /// It is stored as it is: whoever it is reused for gets the cookie too.
+    Store,
+}
+
 /// A directive that an operator may override for stale reuse or storing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overridable {
@@ -87,6 +99,8 @@ pub struct Settings {
     pub max_stale_offline: Duration,
     /// Directives the operator overrides.
     pub overrides: Overrides,
+    /// What becomes of `Set-Cookie`.
+    pub set_cookie: CookiePolicy,
     /// Targeted cache-control fields (RFC 9213), most specific first.
     pub targeted_fields: Vec<HeaderName>,
 }
@@ -120,6 +134,7 @@ impl Default for Settings {
             fresh_timeout: Duration::ZERO,
             max_stale_offline: Duration::from_secs(7 * 24 * 3_600),
             overrides: Overrides::default(),
+            set_cookie: CookiePolicy::Bypass,
             targeted_fields: vec![HeaderName::from_static("cdn-cache-control")],
         }
     }

@@ -13,8 +13,8 @@ use http::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CacheKey, CacheKind, Overridable, Reason, RequestHead, ResponseHead, Settings, Terms,
-    Timestamp, VariantKey,
+    CacheKey, CacheKind, CookiePolicy, Overridable, Reason, RequestHead, ResponseHead, Settings,
+    Terms, Timestamp, VariantKey,
     date::format_http_date,
     directives::{CacheFields, RequestDirectives, ResponseDirectives},
     freshness::is_heuristically_cacheable,
@@ -62,6 +62,8 @@ pub struct StoredHead {
     pub variant: VariantKey,
     /// Whether the request carried `Authorization` (RFC 9111 section 3.5).
     pub authorized: bool,
+    /// Whether `Set-Cookie` is among the fields: known without looking, because every hit asks.
+    pub sets_cookie: bool,
     /// What has been said about it since.
     pub mark: Mark,
     /// What the fields mean for caching.
@@ -131,7 +133,7 @@ fn judge_fields(
         return Storing::No(reason);
     }
     let head = StoredHead::from_fields(request, response, &fields, settings);
-    if head.headers.contains_key(SET_COOKIE) {
+    if head.sets_cookie && settings.set_cookie != CookiePolicy::Store {
         return Storing::No(Reason::SetCookie);
     }
     if head.variant.never_matches() {
@@ -233,7 +235,7 @@ impl StoredHead {
         settings: &Settings,
     ) -> Self {
         let mut headers = response.headers.clone();
-        clean(&mut headers, fields, response.response_time, settings.kind);
+        clean(&mut headers, fields, response.response_time, settings);
         let terms = Terms::from_fields(
             response.status,
             &headers,
@@ -247,28 +249,43 @@ impl StoredHead {
             response_time: response.response_time,
             variant: VariantKey::new(request.headers, &headers),
             authorized: request.headers.contains_key(AUTHORIZATION),
+            sets_cookie: headers.contains_key(SET_COOKIE),
             mark: Mark::None,
             headers,
             terms,
         }
     }
 
+    /// This head with other fields, for the one client that gets more than is stored.
+    #[must_use]
+    pub fn with_headers(&self, headers: HeaderMap) -> Self {
+        Self {
+            variant: self.variant.clone(),
+            terms: self.terms.clone(),
+            headers,
+            ..*self
+        }
+    }
+
     /// Whether a request handled under these settings may be answered from it at all: a shared cache never hands out what
-    /// was stored for one user, even if the settings changed since.
+    /// was stored for one user, nor a cookie that the operator does not want reused, even if the settings changed since.
     pub(super) fn may_be_shared(&self, settings: &Settings) -> bool {
         let directives = &self.terms.directives;
+        if self.sets_cookie && settings.set_cookie != CookiePolicy::Store {
+            return false;
+        }
         settings.kind == CacheKind::Private
             || ((!directives.private || settings.overrides.contains(Overridable::Private))
                 && (!self.authorized || allows_sharing_authorized(directives)))
     }
 }
 
-/// Removes what is never stored and what the directives withhold, and adds a missing `Date`.
+/// Removes what is never stored and what the directives or the operator withhold, and adds a missing `Date`.
 pub(super) fn clean(
     headers: &mut HeaderMap,
     fields: &CacheFields,
     response_time: Timestamp,
-    kind: CacheKind,
+    settings: &Settings,
 ) {
     for name in &NEVER_STORED {
         headers.remove(name);
@@ -276,10 +293,13 @@ pub(super) fn clean(
     for name in &fields.unvalidated {
         headers.remove(name);
     }
-    if kind == CacheKind::Shared {
+    if settings.kind == CacheKind::Shared {
         for name in &fields.private {
             headers.remove(name);
         }
+    }
+    if settings.set_cookie == CookiePolicy::Strip {
+        headers.remove(SET_COOKIE);
     }
     if !headers.contains_key(DATE) {
         headers.insert(DATE, format_http_date(response_time));

@@ -66,6 +66,13 @@ struct Part {
     late: bool,
 }
 
+impl Part {
+    /// The head for the client that started the fill, with what is withheld from others; `None` for whoever follows.
+    fn as_received(&self, head: &StoredHead) -> Option<StoredHead> {
+        self.starter.as_ref()?.as_received(head)
+    }
+}
+
 impl Fetch<'_> {
     /// The answer.
     pub(crate) async fn answer(self) -> Reply {
@@ -181,11 +188,10 @@ impl Fetch<'_> {
     }
 
     fn settle(&self, part: &Part, outcome: Outcome) -> Settled {
-        let started = part.starter.is_some();
         let reply = match outcome {
             Outcome::Pending => None,
             Outcome::Storing(storing) => return self.follow(part, &storing),
-            Outcome::Freshened(stored, head) => self.freshened(started, &stored, &head),
+            Outcome::Freshened(stored, head) => self.freshened(part, &stored, &head),
             Outcome::Unshared(reason) => {
                 let response = part.starter.as_ref().and_then(Starter::take_unshared);
                 response.map(|response| self.pass(response, reason))
@@ -227,7 +233,9 @@ impl Fetch<'_> {
         };
         let content = Content::Growing(reader, storing.length);
         let age_secs = (!started).then(|| freshness.age_secs());
-        let response = respond::from_head(&self.request, &storing.head, content, age_secs, &status);
+        let received = part.as_received(&storing.head);
+        let head = received.as_ref().unwrap_or(&storing.head);
+        let response = respond::from_head(&self.request, head, content, age_secs, &status);
         let cache = if started {
             CacheUse::Miss
         } else {
@@ -256,13 +264,9 @@ impl Fetch<'_> {
         matches!(decision, Decision::Reuse(Reuse { detail: None, .. }))
     }
 
-    fn freshened(
-        &self,
-        started: bool,
-        stored: &StoredResponse,
-        head: &StoredHead,
-    ) -> Option<Reply> {
+    fn freshened(&self, part: &Part, stored: &StoredResponse, head: &StoredHead) -> Option<Reply> {
         policy::select(self.request.headers, std::iter::once(head))?;
+        let started = part.starter.is_some();
         let freshness = head.freshness(self.settings, self.gateway.clock.now());
         let status = CacheStatus {
             forward: Some(self.forward.why),
@@ -274,6 +278,8 @@ impl Fetch<'_> {
         };
         let content = Content::Stored(&self.gateway.store, self.key, stored);
         let age_secs = Some(freshness.age_secs());
+        let received = part.as_received(head);
+        let head = received.as_ref().unwrap_or(head);
         let response = respond::from_head(&self.request, head, content, age_secs, &status);
         let cache = if started {
             CacheUse::Validated

@@ -49,6 +49,8 @@ pub(crate) struct Fill {
     first_reader: Mutex<Option<Reader>>,
     // The answer that cannot be shared: for the request that started the fill, and nobody else.
     unshared: Mutex<Option<Response<ResponseBody>>>,
+    // The fields of an answer that is shared as the origin sent them, or as a 304 left them: what is stored may lack some.
+    received: Mutex<Option<HeaderMap>>,
 }
 
 /// What a fill came to.
@@ -104,6 +106,7 @@ impl Fill {
             first_reader: Mutex::new(growing.reader()),
             growing,
             unshared: Mutex::new(None),
+            received: Mutex::new(None),
         })
     }
 
@@ -135,8 +138,8 @@ impl Fill {
     }
 }
 
-/// The request that started a fill: it has the first reader, and the answer that cannot be shared. Dropping it (the
-/// client has gone, or there never was one) gives both up.
+/// The request that started a fill: it has the first reader, the answer that cannot be shared, and what only its own
+/// client may see of one that can. Dropping it (the client has gone, or there never was one) gives them up.
 pub(crate) struct Starter {
     /// The fill.
     pub(crate) fill: Arc<Fill>,
@@ -152,11 +155,18 @@ impl Starter {
     pub(crate) fn take_unshared(&self) -> Option<Response<ResponseBody>> {
         lock(&self.fill.unshared).take()
     }
+
+    /// `head`, which is shared, with the fields that the origin sent for this request.
+    pub(crate) fn as_received(&self, head: &StoredHead) -> Option<StoredHead> {
+        let received = lock(&self.fill.received).take()?;
+        Some(head.with_headers(received))
+    }
 }
 
 impl Drop for Starter {
     fn drop(&mut self) {
         let _ = (self.take_reader(), self.take_unshared());
+        *lock(&self.fill.received) = None;
     }
 }
 
@@ -330,7 +340,13 @@ async fn settle(
         }
         Judgement::Freshen(head) => {
             count(gateway, plan, "not_modified");
-            fill.came_to(freshen(gateway, fill, plan, *head));
+            fill.came_to(freshen(
+                gateway,
+                fill,
+                plan,
+                *head,
+                answered.response.headers(),
+            ));
         }
         Judgement::Pass(reason) => {
             count(gateway, plan, "replaced");
@@ -347,10 +363,17 @@ fn hand_over(fill: &Fill, response: Response<ResponseBody>, reason: Reason) {
     fill.came_to(Outcome::Unshared(reason));
 }
 
-fn freshen(gateway: &Gateway, fill: &Fill, plan: &Plan, head: StoredHead) -> Outcome {
+fn freshen(
+    gateway: &Gateway,
+    fill: &Fill,
+    plan: &Plan,
+    head: StoredHead,
+    not_modified: &HeaderMap,
+) -> Outcome {
     let Some(stored) = &plan.stored else {
         return Outcome::Failed(Failed::internal());
     };
+    *lock(&fill.received) = Some(policy::updated_fields(&stored.head, not_modified));
     gateway
         .store
         .freshen(fill.ticket, &fill.target.key, stored, head.clone());
@@ -377,11 +400,13 @@ async fn store(
         return hand_over(fill, response, Reason::TooLarge);
     }
     let head = Arc::new(head);
+    let (received, body) = response.into_parts();
+    *lock(&fill.received) = Some(received.headers);
     fill.came_to(Outcome::Storing(Arc::new(Storing {
         head: Arc::clone(&head),
         length,
     })));
-    let end = keeping.copy(response.into_body()).await;
+    let end = keeping.copy(body).await;
     if let Ok(Whole::Kept(body)) = &end {
         let head = StoredHead::clone(&head);
         let published = gateway

@@ -8,7 +8,7 @@
 //! corrupt too. What changes more often than the response (marks, use) is not in here but in its usage row.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::SET_COOKIE};
 use serde::{Deserialize, Serialize, Serializer};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -188,9 +188,11 @@ fn decode_content(head: &[u8], inline: &[u8]) -> Option<Record> {
         return None;
     }
     let body = decode_body(on_disk.body, inline)?;
+    let headers = decode_fields(&on_disk.fields)?;
     let head = StoredHead {
         status: StatusCode::from_u16(on_disk.status).ok()?,
-        headers: decode_fields(&on_disk.fields)?,
+        sets_cookie: headers.contains_key(SET_COOKIE),
+        headers,
         request_time: on_disk.request_time,
         response_time: on_disk.response_time,
         variant,
@@ -265,12 +267,13 @@ mod tests {
         }
         StoredHead {
             status: StatusCode::IM_A_TEAPOT,
-            headers,
             request_time: Timestamp::from_millis(-7),
             response_time: Timestamp::from_millis(i64::MAX),
             variant: VariantKey::default(),
             authorized: true,
+            sets_cookie: headers.contains_key("set-cookie"),
             mark: Mark::Invalid,
+            headers,
             terms: Terms::default(),
         }
     }
@@ -283,6 +286,7 @@ mod tests {
         assert_eq!(record.head.response_time, head.response_time);
         assert_eq!(record.head.variant, head.variant);
         assert_eq!(record.head.authorized, head.authorized);
+        assert_eq!(record.head.sets_cookie, head.sets_cookie);
         assert_eq!(record.head.mark, Mark::None, "the usage row has it");
     }
 

@@ -9,6 +9,7 @@
 mod support;
 
 mod collapse;
+mod cookies;
 mod evil_origin;
 mod first_read;
 mod invalidation;

@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use crate::{
     config::{reader::options, value::choices},
-    policy::{CacheKind, Overridable, Overrides, Settings},
+    policy::{CacheKind, CookiePolicy, Overridable, Overrides, Settings},
 };
 
 options! {
@@ -27,15 +27,24 @@ options! {
         /// Directives of the origin that do not count, such as "must-revalidate" or "no-store": the operator's own
         /// contract with the origin, shown in Cache-Status.
         r#override: Vec<Overridable> = [],
+        /// Responses that set a cookie: "bypass", not stored; "strip", stored without it, so that only the client whose
+        /// request led to them gets it; "store", stored as they are.
+        set_cookie: CookiePolicy = "bypass",
         /// Targeted cache-control fields (RFC 9213), most specific first.
         targeted_fields: Vec<HeaderName> = ["cdn-cache-control"],
     }
-    later { negative_ttl, ignore_query, sort_query, tags_header, set_cookie }
+    later { negative_ttl, ignore_query, sort_query, tags_header }
 }
 
 choices! { CacheKind, r#""shared" or "private""#, [
     "shared" => CacheKind::Shared,
     "private" => CacheKind::Private,
+]}
+
+choices! { CookiePolicy, r#""bypass", "strip" or "store""#, [
+    "bypass" => CookiePolicy::Bypass,
+    "strip" => CookiePolicy::Strip,
+    "store" => CookiePolicy::Store,
 ]}
 
 choices! {
@@ -61,6 +70,7 @@ impl Cache {
             fresh_timeout: self.fresh_timeout.value,
             max_stale_offline: self.max_stale_offline.value,
             overrides: overrides.fold(Overrides::default(), |all, one| all.with(*one)),
+            set_cookie: self.set_cookie.value,
             targeted_fields: self.targeted_fields.value.clone(),
         }
     }

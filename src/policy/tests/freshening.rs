@@ -4,9 +4,11 @@ use http::HeaderMap;
 
 use super::{
     super::{
-        Answer, HeadEffect, Mark, Settings, answer_conditionally, head_effect, validation_headers,
+        Answer, HeadEffect, Lookup, Mark, Settings, answer_conditionally, freshen::freshen,
+        head_effect, updated_fields, validation_headers,
     },
-    Judgement, Request, Response, StoredHead, after, headers, judge, stored, stored_for,
+    Circumstances, Judgement, Request, Response, StoredHead, after, describe, headers, judge,
+    response_headers, stored, stored_for,
 };
 
 fn freshened(stored: &StoredHead, response: &str, secs: i64) -> StoredHead {
@@ -310,5 +312,74 @@ fn the_clients_conditions_are_evaluated_in_the_order_of_the_rfc() {
     ] {
         let answer = answer_conditionally(&Request::new(request).head(), &stored(response));
         assert_eq!(answer, expected, "{response} for {request}");
+    }
+}
+
+#[test]
+fn cookies_are_stored_and_shared_as_the_operator_says() {
+    for (words, response, stored, not_modified, updated) in [
+        (
+            "cookie=strip",
+            "Set-Cookie: a=b",
+            None,
+            "Set-Cookie: c=d",
+            None,
+        ),
+        (
+            "cookie=store",
+            "Set-Cookie: a=b",
+            Some("a=b"),
+            "-",
+            Some("a=b"),
+        ),
+        (
+            "cookie=store",
+            "Set-Cookie: a=b",
+            Some("a=b"),
+            "Set-Cookie: c=d",
+            Some("c=d"),
+        ),
+        ("-", "-", None, "Set-Cookie: c=d", None),
+    ] {
+        let settings = Circumstances::new(words.trim_matches('-')).settings;
+        let head = stored_for("", &format!("ETag: \"e\" | {response}"), &settings);
+        let cookie = |head: &StoredHead| {
+            assert_eq!(head.sets_cookie, head.headers.contains_key("set-cookie"));
+            let value = head.headers.get("set-cookie")?;
+            Some(value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(cookie(&head).as_deref(), stored, "{words} {response}");
+        let answer = Response::at(&format!("304 {not_modified}"), 5);
+        let request = Request::new("");
+        let head = freshen(&request.head(), &answer.head(), &head, &settings);
+        assert_eq!(cookie(&head).as_deref(), updated, "{words} {not_modified}");
+    }
+}
+
+#[test]
+fn a_cookie_stored_under_other_settings_is_not_handed_out() {
+    let store = Circumstances::new("cookie=store");
+    let head = store.stored("", "Cache-Control: max-age=60 | Set-Cookie: a=b");
+    let decided = |words| {
+        let decision = Circumstances::new(words).decide("", Lookup::Stored(&head), 1);
+        describe(&decision)
+    };
+    assert_eq!(decided("cookie=store"), "hit");
+    assert_eq!(decided("private cookie=store"), "hit");
+    for words in ["", "cookie=strip", "private"] {
+        assert_eq!(decided(words), "fwd vary-miss collapse", "{words}");
+    }
+}
+
+#[test]
+fn the_client_that_led_to_a_304_gets_what_others_do_not() {
+    let head = stored("ETag: \"e\" | X-Kept: 1 | Age: 3");
+    let new = response_headers(
+        "Set-Cookie: a=b | Set-Cookie: c=d | X-Me: 1 | Cache-Control: no-cache=\"x-me\"",
+    );
+    let fields = updated_fields(&head, &new);
+    let values = |name: &str| fields.get_all(name).iter().count();
+    for (name, count) in [("set-cookie", 2), ("x-me", 1), ("x-kept", 1), ("age", 0)] {
+        assert_eq!(values(name), count, "{name}");
     }
 }

@@ -92,6 +92,9 @@ fn what_is_stored_and_why_not() {
         - :: - :: Cache-Control: max-age=60, private="x-user" | X-User: me => store
         - :: - :: Cache-Control: max-age=60 | Set-Cookie: a=b => pass set-cookie
         - :: private :: Cache-Control: max-age=60 | Set-Cookie: a=b => pass set-cookie
+        - :: cookie=strip :: Cache-Control: max-age=60 | Set-Cookie: a=b => store
+        - :: cookie=store :: Cache-Control: max-age=60 | Set-Cookie: a=b => store
+        - :: private cookie=store :: Cache-Control: max-age=60 | Set-Cookie: a=b => store
         - :: - :: Cache-Control: max-age=60, no-cache="Set-Cookie" | Set-Cookie: a=b => store
         - :: - :: Cache-Control: max-age=60, private="set-cookie" | Set-Cookie: a=b => store
         - :: private :: Cache-Control: max-age=60, private="set-cookie" | Set-Cookie: a=b => pass set-cookie

@@ -8,8 +8,9 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
-    CacheKind, Connectivity, Decision, Judgement, Lookup, Mark, Mode, Overridable, Overrides,
-    RequestHead, ResponseHead, Settings, StoredHead, Timestamp, VariantKey, decide, judge, select,
+    CacheKind, Connectivity, CookiePolicy, Decision, Judgement, Lookup, Mark, Mode, Overridable,
+    Overrides, RequestHead, ResponseHead, Settings, StoredHead, Timestamp, VariantKey, decide,
+    judge, select,
 };
 
 mod deciding;
@@ -175,7 +176,8 @@ impl Default for Circumstances {
 
 impl Circumstances {
     /// The default ones but for these words: `disconnected`, a mode, `private` (the kind), `stale` or `invalid` (the
-    /// mark), `ttl=`, `swr=`, `sie=` and `offline=` in seconds, and `override=` with directives in commas.
+    /// mark), `ttl=`, `swr=`, `sie=` and `offline=` in seconds, `cookie=strip` or `cookie=store`, and `override=` with
+    /// directives in commas.
     pub(super) fn new(words: &str) -> Self {
         let mut found = Self {
             connectivity: Connectivity::Connected,
@@ -196,6 +198,8 @@ impl Circumstances {
                 "swr" => settings.stale_while_revalidate = seconds(),
                 "sie" => settings.stale_if_error = seconds(),
                 "offline" if !value.is_empty() => settings.max_stale_offline = seconds(),
+                "cookie" if value == "strip" => settings.set_cookie = CookiePolicy::Strip,
+                "cookie" if value == "store" => settings.set_cookie = CookiePolicy::Store,
                 "override" => settings.overrides = overrides(value),
                 mode => found.mode = mode.parse().unwrap(),
             }

@@ -239,6 +239,7 @@ fn head(now: Timestamp, language: &str) -> StoredHead {
         request_time: now,
         response_time: now,
         authorized: false,
+        sets_cookie: false,
         mark: Mark::None,
         terms: Terms::default(),
     }
