@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 use hardtack::{
     cli::config_command::{self, Status},
     config::{self, Annotate, Config, Flags, ListenAddress, STARTER, Sources, load},
-    policy::{CacheKind, CookiePolicy, Mode, Overridable, Overrides, Settings},
+    policy::{CacheKind, ClientCacheControl, CookiePolicy, Mode, Overridable, Overrides, Settings},
     telemetry::{LogFormat, Sampling},
 };
 use proptest::prelude::*;
@@ -96,6 +96,8 @@ fresh_timeout = "4ms"
 max_stale_offline = "5d"
 override = ["must-revalidate", "no-store"]
 set_cookie = "strip"
+client_cache_control = "ignore"
+negative_ttl = "6s"
 targeted_fields = ["Surrogate-Control"]
 [upstreams.catalog]
 urls = ["https://a.example", "http://10.0.0.1:3000/base"]
@@ -161,6 +163,8 @@ access = { hits = "none", other = "1/10" }
             .with(Overridable::MustRevalidate)
             .with(Overridable::NoStore),
         set_cookie: CookiePolicy::Strip,
+        client_cache_control: ClientCacheControl::Ignore,
+        negative_ttl: Duration::from_secs(6),
         targeted_fields: vec!["surrogate-control".parse().unwrap()],
     };
     assert_eq!(config.cache, cache);

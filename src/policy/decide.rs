@@ -129,7 +129,7 @@ pub fn decide(
 ) -> Decision {
     let question = Question {
         request,
-        client: RequestDirectives::parse(request.headers),
+        client: RequestDirectives::in_force(request.headers, settings),
         out_of_reach: out_of_reach(connectivity, mode),
         mode,
         settings,

@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 use sfv::{BareItem, Dictionary, ListEntry, Parser};
 use smallvec::SmallVec;
 
-use super::fields::{DELTA_SECONDS_MAX, all_members, delta_seconds, members, unquoted};
+use super::{
+    ClientCacheControl, Settings,
+    fields::{DELTA_SECONDS_MAX, all_members, delta_seconds, members, unquoted},
+};
 
 /// The directives of a request. Parsing allocates nothing: it is on the way of a hit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +72,14 @@ pub(super) struct CacheFields {
 }
 
 impl RequestDirectives {
+    /// The directives that count: none where the operator ignores what clients say about caching.
+    pub(super) fn in_force(headers: &HeaderMap, settings: &Settings) -> Self {
+        match settings.client_cache_control {
+            ClientCacheControl::Honor => Self::parse(headers),
+            ClientCacheControl::Ignore => Self::default(),
+        }
+    }
+
     pub(super) fn parse(headers: &HeaderMap) -> Self {
         let mut found = Self::default();
         if !headers.contains_key(CACHE_CONTROL) {

@@ -36,8 +36,8 @@ pub struct Terms {
     expires_secs: Option<u32>,
     /// Lifetime by heuristic, in seconds, where one applies.
     heuristic_secs: Option<u32>,
-    /// Whether the route's default lifetime may apply: a success or a permanent redirect.
-    default_applies: bool,
+    /// Which of the route's lifetimes may apply.
+    fallback: Fallback,
     /// `corrected_initial_age` of RFC 9111 section 4.2.3.
     initial_age_millis: i64,
     /// The value of `Date`, else the time of receipt.
@@ -52,6 +52,20 @@ pub struct Freshness {
     age_millis: i64,
     lifetime_millis: i64,
     state: State,
+}
+
+/// Which lifetime of the route's settings stands in for the origin's word.
+///
+/// On disk this is one byte, and the first two values are those of the flag that was there before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum Fallback {
+    /// None.
+    #[default]
+    None,
+    /// `default_ttl`: for a success or a permanent redirect.
+    Default,
+    /// `negative_ttl`: for an error.
+    Negative,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +112,7 @@ impl Terms {
             directives: fields.directives,
             expires_secs,
             heuristic_secs,
-            default_applies: is_heuristically_cacheable(status) && status.as_u16() < 400,
+            fallback: Fallback::of(status),
             initial_age_millis: initial_age_millis(headers, date, request_time, response_time),
             date: date_or_receipt,
             has_validator: headers.contains_key(ETAG) || last_modified.is_some(),
@@ -147,10 +161,20 @@ impl Terms {
     }
 
     fn default_secs(&self, settings: &Settings) -> u64 {
-        if self.default_applies {
-            settings.default_ttl.as_secs()
-        } else {
-            0
+        match self.fallback {
+            Fallback::None => 0,
+            Fallback::Default => settings.default_ttl.as_secs(),
+            Fallback::Negative => settings.negative_ttl.as_secs(),
+        }
+    }
+}
+
+impl Fallback {
+    fn of(status: StatusCode) -> Self {
+        match (is_heuristically_cacheable(status), status.as_u16()) {
+            (false, _) => Self::None,
+            (true, ..400) => Self::Default,
+            (true, _) => Self::Negative,
         }
     }
 }

@@ -38,7 +38,7 @@ pub use judge::{Failure, Judgement, OnFailure, ResponseHead, judge, on_failure, 
 pub use key::CacheKey;
 pub use mode::Mode;
 pub use reason::Reason;
-pub use settings::{CacheKind, CookiePolicy, Overridable, Overrides, Settings};
+pub use settings::{CacheKind, ClientCacheControl, CookiePolicy, Overridable, Overrides, Settings};
 pub use storing::{Mark, StoredHead, store_post_answer};
 pub use time::Timestamp;
 pub use validation::{Answer, answer_conditionally, validation_headers};

@@ -16,6 +16,17 @@ pub enum CacheKind {
     Private,
 }
 
+/// Whether the directives of requests count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCacheControl {
+    /// As RFC 9111 says.
+    #[default]
+    Honor,
+    /// None does, neither of `Cache-Control` nor of `Pragma`: no client has the origin asked, or anything left unstored.
+    /// They are forwarded all the same.
+    Ignore,
+}
+
 /// What becomes of a response that sets a cookie, in a shared cache and in a private partition alike.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CookiePolicy {
@@ -89,6 +100,9 @@ pub struct Settings {
     pub kind: CacheKind,
     /// Freshness lifetime where the origin says nothing and no heuristic applies.
     pub default_ttl: Duration,
+    /// The same for heuristically cacheable errors (4xx and 501, RFC 9110 section 15.1), to which `default_ttl` never
+    /// applies.
+    pub negative_ttl: Duration,
     /// Window where the origin gives none; the origin's directive wins.
     pub stale_while_revalidate: Duration,
     /// Window where the origin gives none; the origin's directive wins.
@@ -101,6 +115,8 @@ pub struct Settings {
     pub overrides: Overrides,
     /// What becomes of `Set-Cookie`.
     pub set_cookie: CookiePolicy,
+    /// Whether what requests say about caching counts.
+    pub client_cache_control: ClientCacheControl,
     /// Targeted cache-control fields (RFC 9213), most specific first.
     pub targeted_fields: Vec<HeaderName>,
 }
@@ -128,6 +144,7 @@ impl Default for Settings {
         Self {
             kind: CacheKind::Shared,
             default_ttl: Duration::ZERO,
+            negative_ttl: Duration::ZERO,
             stale_while_revalidate: Duration::ZERO,
             // An outage mostly looks like a 503 from a load balancer.
             stale_if_error: Duration::from_secs(3_600),
@@ -135,6 +152,7 @@ impl Default for Settings {
             max_stale_offline: Duration::from_secs(7 * 24 * 3_600),
             overrides: Overrides::default(),
             set_cookie: CookiePolicy::Bypass,
+            client_cache_control: ClientCacheControl::Honor,
             targeted_fields: vec![HeaderName::from_static("cdn-cache-control")],
         }
     }

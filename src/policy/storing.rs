@@ -121,7 +121,7 @@ fn judge_fields(
     response: &ResponseHead<'_>,
     settings: &Settings,
 ) -> Storing {
-    if RequestDirectives::parse(request.headers).no_store {
+    if RequestDirectives::in_force(request.headers, settings).no_store {
         return Storing::No(Reason::NoStore);
     }
     if is_event_stream(response.headers) {

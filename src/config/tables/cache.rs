@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use crate::{
     config::{reader::options, value::choices},
-    policy::{CacheKind, CookiePolicy, Overridable, Overrides, Settings},
+    policy::{CacheKind, ClientCacheControl, CookiePolicy, Overridable, Overrides, Settings},
 };
 
 options! {
@@ -16,6 +16,8 @@ options! {
         kind: CacheKind = "shared",
         /// Freshness lifetime only where the origin says nothing and no heuristic applies.
         default_ttl: Duration = "0s",
+        /// The same for errors that may be cached without a word from the origin: 404, 405, 410, 414 and 501.
+        negative_ttl: Duration = "0s",
         /// Window where the origin gives none; the origin's directive wins.
         stale_while_revalidate: Duration = "0s",
         /// On 5xx, reset, end of stream or timeout; never against must-revalidate and its kin.
@@ -30,15 +32,22 @@ options! {
         /// Responses that set a cookie: "bypass", not stored; "strip", stored without it, so that only the client whose
         /// request led to them gets it; "store", stored as they are.
         set_cookie: CookiePolicy = "bypass",
+        /// What requests say about caching, in Cache-Control and Pragma: "honor", or "ignore".
+        client_cache_control: ClientCacheControl = "honor",
         /// Targeted cache-control fields (RFC 9213), most specific first.
         targeted_fields: Vec<HeaderName> = ["cdn-cache-control"],
     }
-    later { negative_ttl, ignore_query, sort_query, tags_header }
+    later { ignore_query, sort_query, tags_header }
 }
 
 choices! { CacheKind, r#""shared" or "private""#, [
     "shared" => CacheKind::Shared,
     "private" => CacheKind::Private,
+]}
+
+choices! { ClientCacheControl, r#""honor" or "ignore""#, [
+    "honor" => ClientCacheControl::Honor,
+    "ignore" => ClientCacheControl::Ignore,
 ]}
 
 choices! { CookiePolicy, r#""bypass", "strip" or "store""#, [
@@ -65,11 +74,13 @@ impl Cache {
         Settings {
             kind: self.kind.value,
             default_ttl: self.default_ttl.value,
+            negative_ttl: self.negative_ttl.value,
             stale_while_revalidate: self.stale_while_revalidate.value,
             stale_if_error: self.stale_if_error.value,
             fresh_timeout: self.fresh_timeout.value,
             max_stale_offline: self.max_stale_offline.value,
             overrides: overrides.fold(Overrides::default(), |all, one| all.with(*one)),
+            client_cache_control: self.client_cache_control.value,
             set_cookie: self.set_cookie.value,
             targeted_fields: self.targeted_fields.value.clone(),
         }

@@ -75,6 +75,23 @@ fn what_the_store_cannot_answer() {
 }
 
 #[test]
+fn an_operator_may_ignore_what_clients_say() {
+    check(
+        r#"
+        Cache-Control: max-age=60 :: ignore-client :: Cache-Control: no-cache :: 1 => hit
+        Cache-Control: max-age=60 :: ignore-client :: Pragma: no-cache :: 1 => hit
+        Cache-Control: max-age=60 :: ignore-client :: Cache-Control: max-age=0, min-fresh=99 :: 1 => hit
+        Cache-Control: max-age=60 :: ignore-client :: Cache-Control: max-stale :: 61 => fwd stale collapse
+        Cache-Control: max-age=60 :: ignore-client :: Cache-Control: only-if-cached :: 61 => fwd stale collapse
+        nothing :: ignore-client :: Cache-Control: no-store, only-if-cached :: 0 => fwd uri-miss collapse
+        nothing :: ignore-client :: Pragma: no-cache :: 0 => fwd uri-miss collapse
+        // Conditions are no directives.
+        Cache-Control: max-age=60 | ETag: "a" :: ignore-client :: If-Match: "a" :: 0 => fwd request
+        "#,
+    );
+}
+
+#[test]
 fn fresh_and_stale() {
     check(
         r#"
@@ -107,6 +124,8 @@ fn fresh_and_stale() {
         - :: ttl=60 :: - :: 60 => fwd stale collapse
         Cache-Control: max-age=0 :: ttl=60 :: - :: 1 => fwd stale collapse
         404 Content-Type: text/plain :: ttl=60 :: - :: 1 => fwd stale collapse
+        404 Content-Type: text/plain :: ttl=60 negative=2 :: - :: 1 => hit
+        404 Content-Type: text/plain :: ttl=60 negative=2 :: - :: 2 => fwd stale collapse
         "#,
     );
 }

@@ -84,6 +84,7 @@ fn what_is_stored_and_why_not() {
         - :: - :: Cache-Control: max-age=60 | Cache-Control: no-store => pass no-store
         - :: override=no-store :: Cache-Control: no-store => store
         Cache-Control: no-store :: - :: Cache-Control: max-age=60 => pass no-store
+        Cache-Control: no-store :: ignore-client :: Cache-Control: max-age=60 => store
         - :: - :: Cache-Control: max-age=60, private => pass private
         - :: - :: Cache-Control: private, public, max-age=60 => pass private
         - :: - :: Cache-Control: private=1, max-age=60 => pass private

@@ -5,7 +5,8 @@ use std::time::Duration;
 use http::{HeaderName, StatusCode};
 
 use super::{
-    super::Terms, CacheKind, Circumstances, START, Settings, after, cases, response_headers, stored,
+    super::Terms, CacheKind, Circumstances, START, Settings, after, cases, response_headers,
+    stored, stored_for,
 };
 
 fn terms(response: &str, settings: &Settings) -> Terms {
@@ -42,6 +43,40 @@ fn the_lifetime_comes_from_the_first_that_speaks() {
         let settings = Circumstances::new(words).settings;
         let lifetime = terms(response, &settings).lifetime_secs(&settings);
         assert_eq!(lifetime.to_string(), expected, "{case}");
+    }
+}
+
+/// `circumstances :: status response => lifetime in seconds`
+#[test]
+fn an_error_has_a_lifetime_of_its_own_where_the_origin_says_nothing() {
+    for case in cases(
+        r#"
+        ttl=5 negative=7 :: 200 - => 5
+        ttl=5 negative=7 :: 301 - => 5
+        ttl=5 negative=7 :: 404 - => 7
+        ttl=5 negative=7 :: 405 - => 7
+        ttl=5 negative=7 :: 410 - => 7
+        ttl=5 negative=7 :: 414 - => 7
+        ttl=5 negative=7 :: 501 - => 7
+        ttl=5 :: 404 - => 0
+        negative=7 :: 200 - => 0
+        negative=7 :: 404 Cache-Control: max-age=1 => 1
+        negative=7 :: 404 Cache-Control: max-age=0 => 0
+        negative=7 :: 404 Expires: 0 => 0
+        negative=7 :: 404 Last-Modified: @-40 => 4
+        // Not cacheable without a word from the origin, so no default makes them.
+        negative=7 :: 403 Cache-Control: public => 0
+        negative=7 :: 500 Cache-Control: public => 0
+        "#,
+    ) {
+        let (question, expected) = case.split_once(" => ").unwrap();
+        let (words, response) = question.split_once(" :: ").unwrap();
+        let settings = Circumstances::new(words).settings;
+        let head = stored_for("", response, &settings);
+        let lifetime = head.terms.lifetime_secs(&settings);
+        assert_eq!(lifetime.to_string(), expected, "{case}");
+        let is_fresh = head.freshness(&settings, after(3)).is_fresh();
+        assert_eq!(is_fresh, lifetime > 3, "{case}");
     }
 }
 

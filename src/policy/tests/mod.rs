@@ -8,9 +8,9 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
-    CacheKind, Connectivity, CookiePolicy, Decision, Judgement, Lookup, Mark, Mode, Overridable,
-    Overrides, RequestHead, ResponseHead, Settings, StoredHead, Timestamp, VariantKey, decide,
-    judge, select,
+    CacheKind, ClientCacheControl, Connectivity, CookiePolicy, Decision, Judgement, Lookup, Mark,
+    Mode, Overridable, Overrides, RequestHead, ResponseHead, Settings, StoredHead, Timestamp,
+    VariantKey, decide, judge, select,
 };
 
 mod deciding;
@@ -176,8 +176,8 @@ impl Default for Circumstances {
 
 impl Circumstances {
     /// The default ones but for these words: `disconnected`, a mode, `private` (the kind), `stale` or `invalid` (the
-    /// mark), `ttl=`, `swr=`, `sie=` and `offline=` in seconds, `cookie=strip` or `cookie=store`, and `override=` with
-    /// directives in commas.
+    /// mark), `ttl=`, `negative=`, `swr=`, `sie=` and `offline=` in seconds, `ignore-client`, `cookie=strip` or
+    /// `cookie=store`, and `override=` with directives in commas.
     pub(super) fn new(words: &str) -> Self {
         let mut found = Self {
             connectivity: Connectivity::Connected,
@@ -198,6 +198,8 @@ impl Circumstances {
                 "swr" => settings.stale_while_revalidate = seconds(),
                 "sie" => settings.stale_if_error = seconds(),
                 "offline" if !value.is_empty() => settings.max_stale_offline = seconds(),
+                "negative" => settings.negative_ttl = seconds(),
+                "ignore-client" => settings.client_cache_control = ClientCacheControl::Ignore,
                 "cookie" if value == "strip" => settings.set_cookie = CookiePolicy::Strip,
                 "cookie" if value == "store" => settings.set_cookie = CookiePolicy::Store,
                 "override" => settings.overrides = overrides(value),
