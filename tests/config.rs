@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 use hardtack::{
     cli::config_command::{self, Status},
     config::{self, Annotate, Config, Flags, ListenAddress, STARTER, Sources, load},
-    policy::{CacheKind, ClientCacheControl, CookiePolicy, Mode, Overridable, Overrides, Settings},
+    policy::{
+        CacheKind, ClientCacheControl, CookiePolicy, Mode, Overridable, Overrides,
+        ParameterPattern, QueryRules, Settings,
+    },
     telemetry::{LogFormat, Sampling},
 };
 use proptest::prelude::*;
@@ -96,6 +99,8 @@ fresh_timeout = "4ms"
 max_stale_offline = "5d"
 override = ["must-revalidate", "no-store"]
 set_cookie = "strip"
+ignore_query = ["utm_*", "fbclid"]
+sort_query = true
 client_cache_control = "ignore"
 negative_ttl = "6s"
 targeted_fields = ["Surrogate-Control"]
@@ -163,6 +168,12 @@ access = { hits = "none", other = "1/10" }
             .with(Overridable::MustRevalidate)
             .with(Overridable::NoStore),
         set_cookie: CookiePolicy::Strip,
+        query: QueryRules {
+            ignored: ["utm_*", "fbclid"]
+                .map(|name| ParameterPattern::parse(name).unwrap())
+                .into(),
+            sorted: true,
+        },
         client_cache_control: ClientCacheControl::Ignore,
         negative_ttl: Duration::from_secs(6),
         targeted_fields: vec!["surrogate-control".parse().unwrap()],
@@ -306,6 +317,10 @@ fn mistakes_are_pointed_at() {
         (
             "[cache]\nset_cookie = \"sotre\"",
             &["`cache.set_cookie`", "did you mean \"store\"?"],
+        ),
+        (
+            "[cache]\nignore_query = [\"a\", \"utm_*=*\"]",
+            &["`cache.ignore_query.1`", "'=' is not part of a name"],
         ),
         (
             "[[routes]]\nname = \"a\"\nwrite = {}",

@@ -95,7 +95,10 @@ fn effective_url(url: &str, map_url: &UrlMap) -> Result<String, Problem> {
 }
 
 fn effective_prefix(prefix: &str, map_url: &UrlMap) -> Result<String, Problem> {
-    let prefix = map_url(prefix).unwrap_or_else(|| prefix.to_owned());
+    // Half a query is not a query: no rule for parameters applies to what may end within one.
+    let (path, query) = prefix.split_at(prefix.find('?').unwrap_or(prefix.len()));
+    let mapped = map_url(path).unwrap_or_else(|| path.to_owned());
+    let prefix = mapped + query;
     let problem = || {
         Problem::bad_request(
             "`prefix` is an absolute http or https URL without its end, at least with a host",

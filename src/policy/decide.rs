@@ -134,7 +134,7 @@ pub fn decide(
         mode,
         settings,
     };
-    if !is_method_read(request.method) {
+    if !is_read_method(request.method) {
         return question.without_stored(ForwardReason::Method);
     }
     if request.has_body {
@@ -151,10 +151,11 @@ pub fn decide(
 
 /// Whether a stored response may answer the request at all: GET or HEAD, without a body.
 pub(super) fn is_read(request: &RequestHead<'_>) -> bool {
-    is_method_read(request.method) && !request.has_body
+    is_read_method(request.method) && !request.has_body
 }
 
-fn is_method_read(method: &Method) -> bool {
+/// Whether what is stored can be of use to a request with this method.
+pub fn is_read_method(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD
 }
 

@@ -5,7 +5,7 @@ use http::{
     header::{CONTENT_LOCATION, LOCATION},
 };
 
-use super::CacheKey;
+use super::{CacheKey, QueryRules};
 
 /// The keys to invalidate: the target, and same-origin `Location` and `Content-Location`.
 pub type InvalidationTargets = smallvec::SmallVec<[CacheKey; 3]>;
@@ -16,12 +16,14 @@ const SAFE: [&str; 9] = [
     "CONNECT", "GET", "HEAD", "OPTIONS", "PROPFIND", "QUERY", "REPORT", "SEARCH", "TRACE",
 ];
 
-/// The keys that a request with `method` to `target`, answered so, invalidates; empty for safe methods and errors.
+/// The keys that a request with `method` to `target`, answered so, invalidates; empty for safe methods and errors. What
+/// the response names is read under the same rules for queries as the target.
 pub fn invalidates(
     method: &Method,
     target: &CacheKey,
     status: StatusCode,
     response_headers: &HeaderMap,
+    rules: &QueryRules,
 ) -> InvalidationTargets {
     let mut keys = InvalidationTargets::new();
     if SAFE.contains(&method.as_str()) || !(status.is_success() || status.is_redirection()) {
@@ -33,7 +35,7 @@ pub fn invalidates(
             continue;
         };
         // Only of the same origin: no site may invalidate another's (RFC 9111 section 4.4).
-        match same_origin_target(target, location) {
+        match same_origin_target(target, location, rules) {
             Some(key) if !keys.contains(&key) => keys.push(key),
             _ => {}
         }
@@ -43,10 +45,15 @@ pub fn invalidates(
 
 /// The key that a URI reference in a response for `target` means, in the same partition; `None` where it is of another
 /// origin or cannot be read.
-pub(super) fn same_origin_target(target: &CacheKey, reference: &HeaderValue) -> Option<CacheKey> {
+pub(super) fn same_origin_target(
+    target: &CacheKey,
+    reference: &HeaderValue,
+    rules: &QueryRules,
+) -> Option<CacheKey> {
     let reference = reference.to_str().ok()?.trim();
     let (scheme, _) = target.uri().split_once("://")?;
     let resolved = resolve(scheme, target, reference)?;
+    let resolved = rules.apply(&resolved).unwrap_or(resolved);
     let mut text = String::new();
     CacheKey::write(
         &mut text,
@@ -145,17 +152,40 @@ fn remove_dot_segments(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{CacheKey, invalidates, remove_dot_segments};
-    use crate::policy::tests::headers;
+    use super::{CacheKey, QueryRules, invalidates, remove_dot_segments};
+    use crate::policy::{ParameterPattern, tests::headers};
 
     fn invalidated(method: &str, target: &str, status: u16, response: &str) -> Vec<String> {
+        invalidated_under(&QueryRules::default(), method, target, status, response)
+    }
+
+    fn invalidated_under(
+        rules: &QueryRules,
+        method: &str,
+        target: &str,
+        status: u16,
+        response: &str,
+    ) -> Vec<String> {
         let keys = invalidates(
             &method.parse().unwrap(),
             &CacheKey::from_text(target),
             status.try_into().unwrap(),
             &headers(response),
+            rules,
         );
         keys.iter().map(|key| key.as_str().to_owned()).collect()
+    }
+
+    #[test]
+    fn what_a_response_names_is_read_under_the_rules_for_queries() {
+        let rules = QueryRules {
+            ignored: vec![ParameterPattern::parse("utm_*").unwrap()],
+            sorted: true,
+        };
+        let named = "Location: /y?b=1&utm_id=2&a=3 | Content-Location: ?utm_id=1";
+        let keys = invalidated_under(&rules, "POST", "http://a.example/x", 201, named);
+        let expected = ["http://a.example/x", "http://a.example/y?a=3&b=1"];
+        assert_eq!(keys, expected);
     }
 
     #[test]

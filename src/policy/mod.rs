@@ -17,6 +17,7 @@ mod invalidation;
 mod judge;
 mod key;
 mod mode;
+mod query;
 mod reason;
 mod settings;
 mod stale;
@@ -30,6 +31,7 @@ mod tests;
 
 pub use decide::{
     Connectivity, Decision, Forward, ForwardReason, Lookup, RequestHead, Reuse, decide,
+    is_read_method,
 };
 pub use freshen::{HeadEffect, head_effect, updated_fields};
 pub use freshness::{Freshness, Terms};
@@ -37,6 +39,7 @@ pub use invalidation::{InvalidationTargets, invalidates};
 pub use judge::{Failure, Judgement, OnFailure, ResponseHead, judge, on_failure, while_held_down};
 pub use key::CacheKey;
 pub use mode::Mode;
+pub use query::{ParameterPattern, QueryRules};
 pub use reason::Reason;
 pub use settings::{CacheKind, ClientCacheControl, CookiePolicy, Overridable, Overrides, Settings};
 pub use storing::{Mark, StoredHead, store_post_answer};

@@ -4,7 +4,7 @@ use std::{borrow::Cow, time::Duration};
 
 use http::HeaderName;
 
-use super::Mode;
+use super::{Mode, QueryRules};
 
 /// Whether one cache serves every client, or each credential has its own partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,6 +113,8 @@ pub struct Settings {
     pub max_stale_offline: Duration,
     /// Directives the operator overrides.
     pub overrides: Overrides,
+    /// Which parameters of a query count.
+    pub query: QueryRules,
     /// What becomes of `Set-Cookie`.
     pub set_cookie: CookiePolicy,
     /// Whether what requests say about caching counts.
@@ -151,6 +153,7 @@ impl Default for Settings {
             fresh_timeout: Duration::ZERO,
             max_stale_offline: Duration::from_secs(7 * 24 * 3_600),
             overrides: Overrides::default(),
+            query: QueryRules::default(),
             set_cookie: CookiePolicy::Bypass,
             client_cache_control: ClientCacheControl::Honor,
             targeted_fields: vec![HeaderName::from_static("cdn-cache-control")],

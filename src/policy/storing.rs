@@ -106,7 +106,8 @@ pub fn store_post_answer(
     settings: &Settings,
 ) -> Option<Box<StoredHead>> {
     let location = response.headers.get(CONTENT_LOCATION)?;
-    let describes_target = same_origin_target(target, location).as_ref() == Some(target);
+    let describes_target =
+        same_origin_target(target, location, &settings.query).as_ref() == Some(target);
     if request.method != Method::POST || !describes_target || !response.status.is_success() {
         return None;
     }

@@ -197,14 +197,7 @@ fn forward<B>(
         return Ok((index, Destination::Upstream(effective)));
     }
     let (scheme, authority) = upgraded(gateway, scheme, authority);
-    let effective = Effective::of_forward(
-        gateway,
-        scheme,
-        authority,
-        request.uri(),
-        request.headers(),
-        settings,
-    );
+    let effective = Effective::of_forward(gateway, scheme, authority, request, settings);
     Ok((index, Destination::Upstream(effective)))
 }
 

@@ -104,14 +104,8 @@ impl Direct<'_> {
     ) -> Reply {
         remove_hop_by_hop(response.headers_mut());
         let key = self.effective.cache_key();
-        invalidate(
-            self.gateway,
-            asked.method,
-            &key,
-            response.status(),
-            response.headers(),
-        )
-        .await;
+        self.invalidate(asked.method, &key, response.status(), response.headers())
+            .await;
         if let Some(stored) = &self.stored {
             let (status, headers) = (response.status(), response.headers());
             let head = ResponseHead {
@@ -135,6 +129,19 @@ impl Direct<'_> {
             response,
             cache: CacheUse::Bypass,
             reason: None,
+        }
+    }
+
+    /// Invalidates what an unsafe method changed.
+    async fn invalidate(
+        &self,
+        method: &Method,
+        key: &CacheKey,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) {
+        for key in policy::invalidates(method, key, status, headers, &self.settings.query) {
+            mark(self.gateway, &key, Mark::Invalid).await;
         }
     }
 
@@ -291,18 +298,6 @@ impl Drop for Doubt {
         self.gateway
             .tasks
             .spawn(async move { mark(&gateway, &key, Mark::Stale).await });
-    }
-}
-
-async fn invalidate(
-    gateway: &Gateway,
-    method: &Method,
-    key: &CacheKey,
-    status: StatusCode,
-    headers: &HeaderMap,
-) {
-    for key in policy::invalidates(method, key, status, headers) {
-        mark(gateway, &key, Mark::Invalid).await;
     }
 }
 

@@ -9,7 +9,7 @@ use http::{
 
 use super::{Gateway, RouteConfig, problem::Problem, routes::Asked};
 use crate::{
-    policy::{CacheKey, CacheKind, Reason, Settings},
+    policy::{self, CacheKey, CacheKind, QueryRules, Reason, Settings},
     upstream::Upstream,
 };
 
@@ -22,7 +22,7 @@ pub(crate) struct Effective {
     pub(crate) scheme: Scheme,
     /// Authority of the effective URI: dialled, SNI, and Host unless `host` is another.
     pub(crate) authority: Authority,
-    /// Path and query, byte for byte.
+    /// Path and query as they are forwarded.
     pub(crate) path_and_query: PathAndQuery,
     /// The Host that is sent where the route preserves the client's; it is part of the key then.
     pub(crate) host: Option<HeaderValue>,
@@ -51,7 +51,8 @@ impl Effective {
         let name = route.upstream.clone().ok_or_else(missing)?;
         let upstream = gateway.upstreams.named(&name).ok_or_else(missing)?;
         let (scheme, origin, base_path) = upstream.base();
-        let path_and_query = behind(base_path, target(request.uri()))?;
+        let target = behind(base_path, target(request.uri()))?;
+        let target = Target::of(request.method(), target, &route.cache.query);
         let preserved = route.preserve_host.then(|| authority.to_ascii_lowercase());
         let mut partition = Partition::default();
         if let Some(host) = &preserved {
@@ -62,7 +63,7 @@ impl Effective {
             Via::Upstream(name),
             scheme.clone(),
             origin.clone(),
-            path_and_query,
+            target,
             &partition,
         );
         effective.host = preserved.and_then(|host| HeaderValue::try_from(host).ok());
@@ -73,44 +74,43 @@ impl Effective {
     ///
     /// One for the origin of a configured upstream stays in a partition of its own: that upstream may be allowed to dial
     /// where the forward proxy is not, and what it stored must not be had by the other way.
-    pub(crate) fn of_forward(
+    pub(crate) fn of_forward<B>(
         gateway: &Gateway,
         scheme: Scheme,
         authority: Authority,
-        uri: &Uri,
-        headers: &HeaderMap,
+        request: &Request<B>,
         settings: &Settings,
     ) -> Self {
         let mut partition = Partition::default();
         if gateway.upstreams.is_configured_origin(&authority) {
             partition.add("forward", "");
         }
-        partition.add_credential(gateway, headers, settings);
-        Self::new(Via::Forward, scheme, authority, target(uri), &partition)
+        partition.add_credential(gateway, request.headers(), settings);
+        let target = Target::of(request.method(), target(request.uri()), &settings.query);
+        Self::new(Via::Forward, scheme, authority, target, &partition)
     }
 
     fn new(
         via: Via,
         scheme: Scheme,
         authority: Authority,
-        path_and_query: PathAndQuery,
+        target: Target,
         partition: &Partition,
     ) -> Self {
-        let length = authority.as_str().len() + path_and_query.as_str().len() + 10;
-        let mut key = String::with_capacity(length);
-        let target = path_and_query.as_str();
+        let filed = target.filed();
+        let mut key = String::with_capacity(authority.as_str().len() + filed.len() + 10);
         CacheKey::write(
             &mut key,
             partition.name(),
             scheme.as_str(),
             authority.as_str(),
-            target,
+            filed,
         );
         Self {
             via,
             scheme,
             authority,
-            path_and_query,
+            path_and_query: target.forwarded,
             host: None,
             key,
         }
@@ -136,6 +136,39 @@ impl Effective {
             Via::Upstream(name) => gateway.upstreams.named(name),
             Via::Forward => Some(gateway.upstreams.implicit(&self.scheme, &self.authority)),
         }
+    }
+}
+
+/// The path and query of a request.
+struct Target {
+    forwarded: PathAndQuery,
+    /// What stored responses are filed under, where that is another.
+    filed: Option<String>,
+}
+
+impl Target {
+    /// A read is forwarded under the operator's rules, and filed as it is forwarded. Anything else is forwarded as it came,
+    /// but names what reads of the same target store.
+    fn of(method: &Method, asked: PathAndQuery, rules: &QueryRules) -> Self {
+        let as_it_came = |filed| Self {
+            forwarded: asked.clone(),
+            filed,
+        };
+        let Some(ruled) = rules.apply(asked.as_str()) else {
+            return as_it_came(None);
+        };
+        if !policy::is_read_method(method) {
+            return as_it_came(Some(ruled));
+        }
+        let forwarded = PathAndQuery::try_from(ruled).expect("parts of a target make a target");
+        Self {
+            forwarded,
+            filed: None,
+        }
+    }
+
+    fn filed(&self) -> &str {
+        self.filed.as_deref().unwrap_or(self.forwarded.as_str())
     }
 }
 
@@ -173,7 +206,8 @@ pub(crate) fn takes_every_path(gateway: &Gateway, route: &RouteConfig) -> bool {
     route.path == "/**" && upstream.is_some_and(|upstream| upstream.base().2.is_empty())
 }
 
-/// The effective upstream URI of a URL as a client of a reverse route writes it.
+/// The effective upstream URI of a URL as a client writes it: of a reverse route, or for the forward proxy where that
+/// changes anything.
 pub(crate) fn effective_url(gateway: &Gateway, url: &str) -> Option<String> {
     let uri: Uri = url.parse().ok()?;
     let authority = uri.authority().map_or("", Authority::as_str);
@@ -182,19 +216,45 @@ pub(crate) fn effective_url(gateway: &Gateway, url: &str) -> Option<String> {
         path: uri.path(),
         method: &Method::GET,
     };
-    let route = gateway.routes.get(gateway.routes.reverse(&asked)?)?;
+    let Some(index) = gateway.routes.reverse(&asked) else {
+        return forwarded_url(gateway, &uri, &asked);
+    };
+    let route = gateway.routes.get(index)?;
     let upstream = gateway.upstreams.named(route.upstream.as_deref()?)?;
     let (scheme, authority, base_path) = upstream.base();
-    let path_and_query = behind(base_path, target(&uri)).ok()?;
-    let mut key = String::new();
+    let target = behind(base_path, target(&uri)).ok()?;
+    Some(url_of(scheme, authority, target, &route.cache.query))
+}
+
+/// What is forwarded for a URL that no reverse route takes; `None` where it is forwarded as it is. The URL of a configured
+/// origin is an effective one already.
+fn forwarded_url(gateway: &Gateway, uri: &Uri, asked: &Asked<'_>) -> Option<String> {
+    let (scheme, authority, _) = (uri.scheme()?, uri.authority()?, uri.query()?);
+    let route = gateway.routes.forward(asked);
+    let route = route.and_then(|index| gateway.routes.get(index));
+    let rules = &route.map_or(&gateway.settings, |route| &route.cache).query;
+    if rules.is_empty() || gateway.upstreams.is_configured_origin(authority) {
+        return None;
+    }
+    Some(url_of(scheme, authority, target(uri), rules))
+}
+
+fn url_of(
+    scheme: &Scheme,
+    authority: &Authority,
+    asked: PathAndQuery,
+    rules: &QueryRules,
+) -> String {
+    let target = Target::of(&Method::GET, asked, rules);
+    let mut url = String::new();
     CacheKey::write(
-        &mut key,
+        &mut url,
         None,
         scheme.as_str(),
         authority.as_str(),
-        path_and_query.as_str(),
+        target.filed(),
     );
-    Some(key)
+    url
 }
 
 fn behind(base_path: &str, asked: PathAndQuery) -> Result<PathAndQuery, Problem> {

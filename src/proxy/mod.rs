@@ -201,7 +201,7 @@ impl Gateway {
         })
     }
 
-    /// The effective upstream URI of a URL as a client of a reverse route writes it; `None` where no route takes it.
+    /// The effective upstream URI of a URL as a client writes it; `None` where that is no other.
     pub fn effective_url(&self, url: &str) -> Option<String> {
         effective::effective_url(self, url)
     }

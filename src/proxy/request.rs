@@ -8,6 +8,7 @@ use super::{
     effective::{Effective, Via},
     outgoing::{join_cookies, remove_forwarded, remove_hop_by_hop, set_forwarded},
 };
+use crate::policy;
 
 /// What becomes of the client's own conditions and range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,6 @@ pub(crate) fn outgoing(
 /// Whether the origin may be told which host the client asked for. What is stored is filed without it, so an origin that
 /// writes it into its answers must not see it on a read, unless it is always the same, or is part of the key.
 fn may_tell_host(route: Option<&RouteConfig>, method: &Method) -> bool {
-    let is_read = *method == Method::GET || *method == Method::HEAD;
-    !is_read || route.is_some_and(|route| route.preserve_host || !route.host.contains('*'))
+    !policy::is_read_method(method)
+        || route.is_some_and(|route| route.preserve_host || !route.host.contains('*'))
 }

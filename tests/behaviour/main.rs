@@ -13,6 +13,7 @@ mod cookies;
 mod evil_origin;
 mod first_read;
 mod invalidation;
+mod keys;
 mod limits;
 mod modes;
 mod open_proxy;

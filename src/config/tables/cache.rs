@@ -5,8 +5,14 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::{
-    config::{reader::options, value::choices},
-    policy::{CacheKind, ClientCacheControl, CookiePolicy, Overridable, Overrides, Settings},
+    config::{
+        reader::options,
+        value::{TextValue, choices},
+    },
+    policy::{
+        CacheKind, ClientCacheControl, CookiePolicy, Overridable, Overrides, ParameterPattern,
+        QueryRules, Settings,
+    },
 };
 
 options! {
@@ -29,6 +35,12 @@ options! {
         /// Directives of the origin that do not count, such as "must-revalidate" or "no-store": the operator's own
         /// contract with the origin, shown in Cache-Status.
         r#override: Vec<Overridable> = [],
+        /// Parameters of a query that do not count, such as "utm_*": they are neither forwarded nor part of the key of a
+        /// read.
+        ignore_query: Vec<ParameterPattern> = [],
+        /// Whether the other parameters of a read are sorted by name before it is forwarded; those of one name stay in
+        /// their order.
+        sort_query: bool = false,
         /// Responses that set a cookie: "bypass", not stored; "strip", stored without it, so that only the client whose
         /// request led to them gets it; "store", stored as they are.
         set_cookie: CookiePolicy = "bypass",
@@ -37,7 +49,7 @@ options! {
         /// Targeted cache-control fields (RFC 9213), most specific first.
         targeted_fields: Vec<HeaderName> = ["cdn-cache-control"],
     }
-    later { ignore_query, sort_query, tags_header }
+    later { tags_header }
 }
 
 choices! { CacheKind, r#""shared" or "private""#, [
@@ -68,6 +80,15 @@ choices! {
     ]
 }
 
+impl TextValue for ParameterPattern {
+    const EXPECTED: &'static str =
+        r#"the name of a query parameter, with at most one `*`, such as "utm_*""#;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::parse(text)
+    }
+}
+
 impl Cache {
     pub(in crate::config) fn settings(&self) -> Settings {
         let overrides = self.r#override.iter();
@@ -80,6 +101,10 @@ impl Cache {
             fresh_timeout: self.fresh_timeout.value,
             max_stale_offline: self.max_stale_offline.value,
             overrides: overrides.fold(Overrides::default(), |all, one| all.with(*one)),
+            query: QueryRules {
+                ignored: self.ignore_query.value.clone(),
+                sorted: self.sort_query.value,
+            },
             client_cache_control: self.client_cache_control.value,
             set_cookie: self.set_cookie.value,
             targeted_fields: self.targeted_fields.value.clone(),

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::{
     super::{
-        Answer, Failure, OnFailure, Terms, VariantKey, answer_conditionally,
+        Answer, Failure, OnFailure, ParameterPattern, QueryRules, Terms, VariantKey,
+        answer_conditionally,
         directives::{CacheFields, RequestDirectives},
         invalidates, on_failure, validation_headers,
     },
@@ -94,6 +95,22 @@ fn seconds() -> impl Strategy<Value = (String, u32)> {
 }
 
 proptest! {
+    /// Whoever asks with what was forwarded asks for the same again.
+    #[test]
+    fn a_query_under_rules_is_a_target_that_the_rules_leave_alone(
+        target in "/[a-c]{0,3}(\\?[a-cA-C%1-2=&;+?*_]{0,40})?",
+        names in prop::collection::vec("[a-c_ ]{0,2}\\*?[a-c]{0,2}", 0..3),
+        sorted: bool,
+    ) {
+        let ignored = names.iter().filter_map(|name| ParameterPattern::parse(name).ok());
+        let rules = QueryRules { ignored: ignored.collect(), sorted };
+        if let Some(ruled) = rules.apply(&target) {
+            prop_assert!(ruled.len() <= target.len());
+            prop_assert!(http::uri::PathAndQuery::try_from(ruled.as_str()).is_ok());
+            prop_assert_eq!(rules.apply(&ruled), None);
+        }
+    }
+
     #[test]
     fn no_head_makes_a_decision_panic(
         first in header_map(REQUEST_FIELDS),
@@ -115,7 +132,8 @@ proptest! {
         let (first, second) = (request(&first), request(&second));
         let answer = response(status, &answer, START);
         let target = super::super::CacheKey::from_text("http://a.example/x/y?z");
-        invalidates(&"POST".parse().unwrap(), &target, StatusCode::OK, &answer.headers);
+        let rules = QueryRules::default();
+        invalidates(&"POST".parse().unwrap(), &target, StatusCode::OK, &answer.headers, &rules);
         if let Judgement::Store(head) = judge(&first.head(), &answer.head(), None, &circumstances.settings) {
             // Whoever was answered would be answered so again.
             prop_assert_eq!(select(&first.headers, [head.as_ref()].into_iter()), Some(0));
