@@ -15,6 +15,7 @@ use super::{
     connection::Peer,
     effective::{self, Effective},
     forward_access,
+    interim::Interim,
     problem::Problem,
     refuse,
     routes::{Asked, host_matches, names_literally},
@@ -43,6 +44,8 @@ pub(crate) struct Arrival {
     pub(crate) route: Option<usize>,
     /// Where it goes.
     pub(crate) destination: Destination,
+    /// Takes what the origin says before it answers; `None`: nobody waits for that.
+    pub(crate) interim: Option<Interim>,
 }
 
 /// Where a request goes.

@@ -219,6 +219,9 @@ async fn send(
     *outgoing.method_mut() = head.method;
     *outgoing.uri_mut() = effective.uri().map_err(|_| Failed::internal())?;
     *outgoing.headers_mut() = headers;
+    if let Some(interim) = &arrival.interim {
+        interim.listen(&mut outgoing);
+    }
     upstream.send(outgoing).await.map_err(Failed::from)
 }
 

@@ -399,6 +399,7 @@ pub(crate) fn behind(
         let plan = Plan {
             arrival: Arrival {
                 id: RequestId::next(),
+                interim: None,
                 ..arrival.clone()
             },
             headers: request.headers().clone(),

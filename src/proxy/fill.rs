@@ -286,6 +286,9 @@ async fn ask(
     let mut outgoing = Request::new(body);
     *outgoing.uri_mut() = effective.uri().map_err(|_| Failed::internal())?;
     *outgoing.headers_mut() = headers;
+    if let Some(interim) = &plan.arrival.interim {
+        interim.listen(&mut outgoing);
+    }
     let request_time = gateway.clock.now();
     let mut response = upstream.send(outgoing).await.map_err(Failed::from)?;
     let response_time = gateway.clock.now();

@@ -29,6 +29,7 @@ use tokio::{
 
 use super::{
     framing::{Framing, Position},
+    interim::Outbox,
     progress::Pace,
 };
 
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     in_flight: AtomicUsize,
     ambiguous: AtomicBool,
     became: OnceLock<Became>,
+    /// Interim responses to the request being answered.
+    pub(crate) interim: Outbox,
 }
 
 /// What a connection carries instead of HTTP/1 messages, from some point on.
@@ -68,6 +71,7 @@ impl Shared {
             in_flight: AtomicUsize::new(0),
             ambiguous: AtomicBool::new(false),
             became: OnceLock::new(),
+            interim: Outbox::default(),
         }
     }
 
@@ -364,6 +368,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // Only here: between two messages, as hyper flushes when it has nothing of its own left.
+        while this.shared.interim.waits() {
+            let polled = this.shared.interim.poll_write(&mut this.io, cx);
+            this.note_write(&polled);
+            ready!(this.guard_write(cx, polled))?;
+        }
         let polled = Pin::new(&mut this.io).poll_flush(cx);
         this.guard_write(cx, polled)
     }

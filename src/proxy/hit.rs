@@ -99,6 +99,7 @@ fn admit(
         version: request.version(),
         route,
         destination,
+        interim: None,
     })
 }
 

@@ -24,6 +24,7 @@ mod guarded_io;
 mod hit;
 mod hold_down;
 mod identity;
+mod interim;
 mod keeping;
 mod outgoing;
 mod own_paths;

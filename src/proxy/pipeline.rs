@@ -28,6 +28,7 @@ use super::{
     effective::Effective,
     fetch::{self, Fetch},
     hit::{Admitted, may_be_stored},
+    interim,
     problem::Problem,
     respond::{self, Ending, Reply, count_stale},
     tunnel,
@@ -54,8 +55,9 @@ pub(crate) async fn answer(
         request.version(),
     );
     let Admitted { id, began, arrival } = admitted;
+    let (interim, heads) = interim::channel(version).unzip();
     let (arrival, problem) = match arrival {
-        Ok(arrival) => (Some(arrival), None),
+        Ok(arrival) => (Some(Arrival { interim, ..arrival }), None),
         Err(problem) => (None, Some(problem)),
     };
     let ending = Ending {
@@ -71,7 +73,10 @@ pub(crate) async fn answer(
     // Dropped with this future when the client hangs up before it is answered; that leaves an access event too.
     let unanswered = ending.unanswered();
     let reply = match (&arrival, problem) {
-        (Some(arrival), _) => go(&gateway, &peer, arrival, request).await,
+        (Some(arrival), _) => {
+            let going = go(&gateway, &peer, arrival, request);
+            interim::relay(heads, &peer.shared.interim, going).await
+        }
         (None, problem) => {
             let internal = || Problem::new(Reason::Internal, "a request without a destination");
             Reply::problem(problem.unwrap_or_else(internal), id)

@@ -118,6 +118,11 @@ pub(super) struct StalledBody {
 #[error("the origin switched protocols unasked")]
 pub(super) struct UnaskedUpgrade;
 
+/// An origin that sends interim responses instead of an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the origin sent too many interim responses")]
+pub(super) struct InterimFlood;
+
 /// The client library's error in our terms.
 pub(super) fn classify(
     error: hyper_util::client::legacy::Error,

@@ -14,8 +14,9 @@ use super::{
     RequestBody,
     body::ResponseBody,
     client::{ConnectionHistory, HttpClient},
-    error::{ForwardError, UnaskedUpgrade, classify},
+    error::{ForwardError, InterimFlood, UnaskedUpgrade, classify},
     group::{Origin, Upstream},
+    interim::Interims,
     permits::Permit,
     upload::{Offer, Progress, Upload},
 };
@@ -117,8 +118,9 @@ impl Upstream {
     ) -> Result<Response<Incoming>, Failure> {
         let (mut request, progress) = outgoing.to(origin, self.first());
         let mut captured = capture_connection(&mut request);
+        let interims = Interims::of(&mut request, &outgoing.head.extensions);
         let result = self
-            .answer(client, request, &mut captured, &progress, origin)
+            .answer(client, request, &mut captured, &progress, &interims, origin)
             .await;
         let history = ConnectionHistory::of(&captured).unwrap_or_default();
         match result {
@@ -140,6 +142,7 @@ impl Upstream {
         request: Request<Upload>,
         captured: &mut CaptureConnection,
         progress: &Progress,
+        interims: &Interims,
         origin: &Origin,
     ) -> Result<Response<Incoming>, ForwardError> {
         let mut response = client.request(request);
@@ -159,6 +162,10 @@ impl Upstream {
                 biased;
                 result = &mut response => result,
                 () = progress.stalled_for(limit) => return Err(ForwardError::TimedOut { limit }),
+                () = interims.too_many() => {
+                    let source = InterimFlood.into();
+                    return Err(ForwardError::Broken { source });
+                }
             },
         };
         result.map_err(|error| classify(error, &origin.authority))

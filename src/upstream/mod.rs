@@ -34,6 +34,7 @@ mod resolve;
 mod tls;
 
 mod body;
+mod interim;
 mod permits;
 mod upload;
 
@@ -48,6 +49,7 @@ pub use self::{
     connectivity::ConnectivityOverride,
     error::{BodyError, ForwardError},
     group::Upstream,
+    interim::on_interim,
     registry::Upstreams,
     stats::UpstreamStatus,
 };

@@ -12,6 +12,7 @@ mod collapse;
 mod cookies;
 mod evil_origin;
 mod first_read;
+mod interim;
 mod invalidation;
 mod keys;
 mod limits;

@@ -1,0 +1,69 @@
+//! Interim responses (1xx, RFC 9110 section 15.2) of an origin, handed to whoever sent the request.
+//!
+//! A 101 is none of them: here it is a final answer. They do not move the first-byte timer: a 102 a second is no answer.
+//! Bounds: an exchange with more than [`INTERIM_MAX`] of them is given up, whether anybody listens or not, because
+//! reading them costs time and nothing else holds the origin back.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use http::{HeaderMap, Request, StatusCode};
+use tokio::sync::Notify;
+
+/// What a 102 every second makes in a quarter of an hour, which is longer than anybody waits for a first byte.
+const INTERIM_MAX: usize = 1_000;
+
+type Handler = dyn Fn(StatusCode, &HeaderMap) + Send + Sync;
+
+/// Who is told, among the extensions of a request.
+#[derive(Clone)]
+struct OnInterim(Arc<Handler>);
+
+/// Has `handler` called with each interim response to `request`, before [`send`](super::Upstream::send) returns. It is
+/// called where the origin's bytes are read, so it must not take long.
+pub fn on_interim<B>(
+    request: &mut Request<B>,
+    handler: impl Fn(StatusCode, &HeaderMap) + Send + Sync + 'static,
+) {
+    let handler = OnInterim(Arc::new(handler));
+    request.extensions_mut().insert(handler);
+}
+
+/// The interim responses of one exchange, counted.
+#[derive(Debug, Default)]
+pub(super) struct Interims {
+    count: AtomicUsize,
+    too_many: Notify,
+}
+
+impl Interims {
+    /// Counts those of the exchange that `attempt` begins, and tells whoever asked for them in `extensions`.
+    pub(super) fn of<B>(attempt: &mut Request<B>, extensions: &http::Extensions) -> Arc<Self> {
+        let interims = Arc::new(Self::default());
+        let counted = Arc::clone(&interims);
+        let handler = extensions.get::<OnInterim>().cloned();
+        hyper::ext::on_informational(attempt, move |response| {
+            if counted.admit()
+                && let Some(OnInterim(handler)) = &handler
+            {
+                handler(response.status(), response.headers());
+            }
+        });
+        interims
+    }
+
+    /// Returns when there have been too many.
+    pub(super) async fn too_many(&self) {
+        self.too_many.notified().await;
+    }
+
+    fn admit(&self) -> bool {
+        let before = self.count.fetch_add(1, Ordering::Relaxed);
+        if before >= INTERIM_MAX {
+            self.too_many.notify_one();
+        }
+        before < INTERIM_MAX
+    }
+}
