@@ -7,7 +7,7 @@ use http::{
     HeaderMap, HeaderName, Method, StatusCode,
     header::{
         AUTHORIZATION, CONNECTION, CONTENT_LOCATION, CONTENT_TYPE, DATE, PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
+        PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -22,8 +22,9 @@ use super::{
     stale::forbids_stale_reuse,
 };
 
-/// Fields that are never stored (RFC 9111 section 3.1), besides the ones a `Connection` field names.
-const NEVER_STORED: [HeaderName; 9] = [
+/// Fields that are never stored (RFC 9111 section 3.1), besides the ones a `Connection` field names. `Trailer` is one,
+/// because trailers are not stored either.
+const NEVER_STORED: [HeaderName; 10] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     PROXY_AUTHENTICATE,
@@ -31,6 +32,7 @@ const NEVER_STORED: [HeaderName; 9] = [
     PROXY_AUTHORIZATION,
     HeaderName::from_static("proxy-connection"),
     TE,
+    TRAILER,
     TRANSFER_ENCODING,
     UPGRADE,
 ];

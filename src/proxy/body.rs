@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use http_body::{Frame, SizeHint};
 
-use super::{access::Record, growing};
+use super::{access::Record, growing, trailers};
 use crate::{store::StoreError, upstream, upstream::BodyError};
 
 /// The body of an answer; it carries the access record, which is written when the body ends or is dropped.
@@ -117,7 +117,14 @@ impl http_body::Body for Body {
                 }
                 Some(block.map(Frame::data).map_err(Into::into))
             }),
-            Source::Upstream(body) => Pin::new(body.as_mut()).poll_frame(cx),
+            Source::Upstream(body) => {
+                Pin::new(body.as_mut())
+                    .poll_frame(cx)
+                    .map(|frame| match frame? {
+                        Ok(frame) => trailers::pass(frame).map(Ok),
+                        Err(error) => Some(Err(error)),
+                    })
+            }
             Source::Axum(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
         };
         if let (Poll::Ready(frame), Some(record)) = (&polled, &mut self.record) {

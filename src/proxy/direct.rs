@@ -25,7 +25,7 @@ use super::{
     refuse::has_body,
     request::{self, Conditions},
     respond::{self, Reply},
-    tunnel,
+    trailers, tunnel,
 };
 use crate::{
     policy::{
@@ -123,7 +123,9 @@ impl Direct<'_> {
                 .then_some(Reason::RequestBody),
             ..CacheStatus::default()
         };
+        let promised = trailers::promised(response.headers());
         let mut response = response.map(Body::upstream);
+        trailers::promise(&mut response, promised, self.arrival.version, asked.headers);
         status.append_to(response.headers_mut());
         Reply {
             response,
@@ -208,6 +210,7 @@ async fn send(
         &head.method,
     );
     if let Some(protocol) = upgrade {
+        headers.remove(header::TE);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol.clone());
     }

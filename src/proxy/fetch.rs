@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 
 use super::{
     Gateway,
@@ -16,6 +16,7 @@ use super::{
     problem::Problem,
     request::Conditions,
     respond::{self, Content, Reply, count_stale},
+    trailers,
 };
 use crate::{
     policy::{
@@ -235,7 +236,8 @@ impl Fetch<'_> {
         let age_secs = (!started).then(|| freshness.age_secs());
         let received = part.as_received(&storing.head);
         let head = received.as_ref().unwrap_or(&storing.head);
-        let response = respond::from_head(&self.request, head, content, age_secs, &status);
+        let mut response = respond::from_head(&self.request, head, content, age_secs, &status);
+        self.promise_trailers(&mut response, storing.trailers.clone());
         let cache = if started {
             CacheUse::Miss
         } else {
@@ -301,13 +303,24 @@ impl Fetch<'_> {
             detail: Some(reason),
             ..CacheStatus::default()
         };
+        let promised = trailers::promised(response.headers());
         let mut response = response.map(Body::upstream);
+        self.promise_trailers(&mut response, promised);
         status.append_to(response.headers_mut());
         Reply {
             response,
             cache: CacheUse::Miss,
             reason: Some(reason),
         }
+    }
+
+    fn promise_trailers(&self, response: &mut Response<Body>, promised: Option<HeaderValue>) {
+        trailers::promise(
+            response,
+            promised,
+            self.arrival.version,
+            self.request.headers,
+        );
     }
 
     fn for_failure(&self, failed: &Failed) -> Reply {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use tokio::sync::watch;
 use tracing::debug;
@@ -24,7 +24,7 @@ use super::{
     hold_down,
     keeping::{Keeping, Whole},
     outgoing::remove_hop_by_hop,
-    request,
+    request, trailers,
 };
 use crate::{
     policy::{
@@ -77,6 +77,8 @@ pub(crate) struct Storing {
     pub(crate) head: Arc<StoredHead>,
     /// Its length, where the origin said so.
     pub(crate) length: Option<u64>,
+    /// The fields that are to follow the body, and are not stored.
+    pub(crate) trailers: Option<HeaderValue>,
 }
 
 /// What a fill needs of the request that started it.
@@ -403,14 +405,16 @@ async fn store(
         return hand_over(fill, response, Reason::TooLarge);
     }
     let head = Arc::new(head);
+    let promised = trailers::promised(response.headers());
     let (received, body) = response.into_parts();
     *lock(&fill.received) = Some(received.headers);
     fill.came_to(Outcome::Storing(Arc::new(Storing {
         head: Arc::clone(&head),
         length,
+        trailers: promised,
     })));
     let end = keeping.copy(body).await;
-    if let Ok(Whole::Kept(body)) = &end {
+    if let Ok((Whole::Kept(body), _)) = &end {
         let head = StoredHead::clone(&head);
         let published = gateway
             .store
@@ -424,7 +428,8 @@ async fn store(
     }
     // Whoever asks from here on finds the stored response, so nobody need join any more.
     gateway.fills.leave(fill);
-    fill.growing.finish(end.map(|_| ()).map_err(|_| BrokenOff));
+    fill.growing
+        .finish(end.map(|(_, trailers)| trailers).map_err(|_| BrokenOff));
 }
 
 fn count(gateway: &Gateway, plan: &Plan, outcome: &'static str) {

@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body, Frame};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -34,6 +35,7 @@ pub(crate) struct Reader {
     growing: Arc<Growing>,
     slot: usize,
     next_chunk: u64,
+    had_trailers: bool,
 }
 
 /// The body broke off before its end; what was read must not look whole.
@@ -51,7 +53,7 @@ struct State {
     window: bool,
     // The share of the budget for bodies in flight; given back as bytes are dropped, the rest with the last reader.
     budget: Option<OwnedSemaphorePermit>,
-    end: Option<Result<(), BrokenOff>>,
+    end: Option<Result<Option<HeaderMap>, BrokenOff>>,
     readers: Vec<Option<ReaderSlot>>,
     writer: Option<Waker>,
 }
@@ -89,8 +91,8 @@ impl Growing {
         self.lock().readers.iter().any(Option::is_some)
     }
 
-    /// Marks the end, whole or broken off. The first end stands.
-    pub(crate) fn finish(&self, end: Result<(), BrokenOff>) {
+    /// Marks the end, whole, perhaps with trailers, or broken off. The first end stands.
+    pub(crate) fn finish(&self, end: Result<Option<HeaderMap>, BrokenOff>) {
         let mut state = self.lock();
         state.end.get_or_insert(end);
         state.wake_readers();
@@ -141,6 +143,7 @@ impl Growing {
             growing: Arc::clone(self),
             slot,
             next_chunk: 0,
+            had_trailers: false,
         })
     }
 
@@ -233,9 +236,13 @@ impl Body for Reader {
             state.drop_what_was_read();
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
-        match state.end {
-            Some(Ok(())) => Poll::Ready(None),
-            Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
+        match &state.end {
+            Some(Ok(trailers)) => {
+                let trailers = trailers.clone().filter(|_| !this.had_trailers);
+                this.had_trailers = true;
+                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err((*error).into()))),
             None => {
                 if let Some(slot) = &mut state.readers[this.slot] {
                     slot.waker = Some(cx.waker().clone());
@@ -278,10 +285,27 @@ mod tests {
         growing.push(Bytes::from_static(b"one "));
         let late = growing.reader().unwrap();
         growing.push(Bytes::from_static(b"two"));
-        growing.finish(Ok(()));
+        growing.finish(Ok(None));
         assert_eq!(early.collect().await.unwrap().to_bytes(), "one two");
         assert_eq!(late.collect().await.unwrap().to_bytes(), "one two");
         assert_eq!(growing.whole().unwrap(), "one two");
+    }
+
+    #[tokio::test]
+    async fn every_reader_gets_the_trailers_once_and_last() {
+        let growing = Arc::new(Growing::default());
+        let readers = [growing.reader().unwrap(), growing.reader().unwrap()];
+        growing.push(Bytes::from_static(b"body"));
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("x-sum", "1".parse().unwrap());
+        growing.finish(Ok(Some(trailers)));
+        for mut reader in readers {
+            let data = reader.frame().await.unwrap().unwrap().into_data();
+            assert_eq!(data.unwrap(), "body");
+            let last = reader.frame().await.unwrap().unwrap().into_trailers();
+            assert_eq!(last.unwrap()["x-sum"], "1");
+            assert!(reader.frame().await.is_none());
+        }
     }
 
     #[tokio::test]
@@ -290,7 +314,7 @@ mod tests {
         let reader = growing.reader().unwrap();
         growing.push(Bytes::from_static(b"half"));
         growing.finish(Err(BrokenOff));
-        growing.finish(Ok(()));
+        growing.finish(Ok(None));
         assert!(reader.collect().await.is_err());
     }
 
@@ -324,7 +348,7 @@ mod tests {
         growing.become_window();
         reader.frame().await.unwrap().unwrap();
         assert_eq!(budget.available_permits(), 7);
-        growing.finish(Ok(()));
+        growing.finish(Ok(None));
         drop((reader, growing));
         assert_eq!(budget.available_permits(), 10);
     }

@@ -6,13 +6,14 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body_util::BodyExt;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
 };
 
-use super::growing::Growing;
+use super::{growing::Growing, trailers};
 use crate::upstream::{BodyError, ResponseBody};
 
 /// Permits are taken in steps, so that a body of unknown length does not pay for the largest.
@@ -89,9 +90,13 @@ impl<'a> Keeping<'a> {
         Ok(())
     }
 
-    /// Copies `body` to its end. A body that outgrows what may be kept becomes a window, at its readers' pace.
-    pub(crate) async fn copy(mut self, mut body: ResponseBody) -> Result<Whole, CopyError> {
-        let mut kept = true;
+    /// Copies `body` to its end, and returns it with its trailers, which the store has no use for. A body that outgrows
+    /// what may be kept becomes a window, at its readers' pace.
+    pub(crate) async fn copy(
+        mut self,
+        mut body: ResponseBody,
+    ) -> Result<(Whole, Option<HeaderMap>), CopyError> {
+        let (mut kept, mut trailers) = (true, None);
         loop {
             if !kept && !self.growing.room().await {
                 return Err(CopyError::Unread);
@@ -106,8 +111,12 @@ impl<'a> Keeping<'a> {
                 }
             };
             self.check_audience()?;
-            let Ok(data) = frame.into_data() else {
-                continue;
+            let data = match frame.into_data() {
+                Ok(data) => data,
+                Err(frame) => {
+                    trailers = frame.into_trailers().ok().and_then(trailers::permitted);
+                    continue;
+                }
             };
             if kept && self.take(data.len() as u64).is_err() {
                 kept = false;
@@ -115,7 +124,8 @@ impl<'a> Keeping<'a> {
             }
             self.growing.push(data);
         }
-        Ok(self.growing.whole().map_or(Whole::PassedOn, Whole::Kept))
+        let whole = self.growing.whole().map_or(Whole::PassedOn, Whole::Kept);
+        Ok((whole, trailers))
     }
 
     fn take(&mut self, bytes: u64) -> Result<(), TooLarge> {

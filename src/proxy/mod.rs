@@ -37,6 +37,7 @@ mod request;
 mod respond;
 mod routes;
 mod server;
+mod trailers;
 mod tunnel;
 
 use std::{sync::Arc, time::Duration};

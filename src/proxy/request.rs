@@ -1,12 +1,13 @@
 //! The head of a request on its way upstream.
 
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 
 use super::{
     Gateway, RouteConfig,
     arrival::Arrival,
     effective::{Effective, Via},
     outgoing::{join_cookies, remove_forwarded, remove_hop_by_hop, set_forwarded},
+    trailers,
 };
 use crate::policy;
 
@@ -31,6 +32,11 @@ pub(crate) fn outgoing(
     let mut headers = received.clone();
     let host = headers.remove(header::HOST);
     remove_hop_by_hop(&mut headers);
+    if trailers::are_asked_for(received) {
+        // Said anew for this hop, and to this hop only (RFC 9110 section 10.1.4).
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
     if conditions == Conditions::Drop {
         for name in [
             header::IF_MATCH,

@@ -26,4 +26,5 @@ mod restart;
 mod reverse;
 mod shutdown;
 mod stale_while_revalidate;
+mod trailers;
 mod tunnel;

@@ -33,6 +33,8 @@ pub(crate) struct Answer {
     /// In the order of the wire; values as Latin-1.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    /// What stood behind a chunked body.
+    pub(crate) trailers: Vec<(String, String)>,
     /// Whether the body came to the end its framing announced.
     pub(crate) is_complete: bool,
 }
@@ -219,7 +221,7 @@ impl Connection {
             return head;
         }
         if head.header("transfer-encoding").is_some() {
-            (head.body, head.is_complete) = self.chunks().await;
+            (head.body, head.is_complete) = self.chunks(&mut head.trailers).await;
         } else if let Some(length) = head.header("content-length") {
             let length = length.parse().expect("a length");
             (head.body, head.is_complete) = self.take(length).await;
@@ -256,29 +258,47 @@ impl Connection {
         std::mem::take(&mut self.buffer)
     }
 
-    async fn chunks(&mut self) -> (Vec<u8>, bool) {
+    async fn chunks(&mut self, trailers: &mut Vec<(String, String)>) -> (Vec<u8>, bool) {
         let mut body = Vec::new();
         loop {
-            let line_end = loop {
-                if let Some(at) = self.buffer.windows(2).position(|w| w == b"\r\n") {
-                    break at;
-                }
-                if !self.fill().await {
-                    return (body, false);
-                }
+            let Some(line) = self.line().await else {
+                return (body, false);
             };
-            let line = String::from_utf8_lossy(&self.buffer[..line_end]).into_owned();
-            self.buffer.drain(..line_end + 2);
             let size = usize::from_str_radix(line.trim(), 16).expect("a chunk size");
+            if size == 0 {
+                return (body, self.trailers(trailers).await);
+            }
             let (data, is_whole) = self.take(size).await;
             body.extend(data);
             if !is_whole || !self.take(2).await.1 {
                 return (body, false);
             }
-            if size == 0 {
-                return (body, true);
+        }
+    }
+
+    /// Reads up to the empty line, and says whether it came.
+    async fn trailers(&mut self, trailers: &mut Vec<(String, String)>) -> bool {
+        while let Some(line) = self.line().await {
+            match line.split_once(':') {
+                Some((name, value)) => trailers.push((name.to_owned(), value.trim().to_owned())),
+                None => return line.is_empty(),
             }
         }
+        false
+    }
+
+    async fn line(&mut self) -> Option<String> {
+        let end = loop {
+            if let Some(at) = self.buffer.windows(2).position(|w| w == b"\r\n") {
+                break at;
+            }
+            if !self.fill().await {
+                return None;
+            }
+        };
+        let line = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
+        self.buffer.drain(..end + 2);
+        Some(line)
     }
 
     /// Reads more; `false` at the connection's end.
@@ -303,6 +323,7 @@ impl Answer {
                 .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
                 .collect(),
             body: Vec::new(),
+            trailers: Vec::new(),
             is_complete: false,
         }
     }
