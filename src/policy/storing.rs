@@ -6,7 +6,7 @@
 use http::{
     HeaderMap, HeaderName, Method, StatusCode,
     header::{
-        AUTHORIZATION, CONNECTION, CONTENT_LOCATION, CONTENT_TYPE, DATE, PROXY_AUTHENTICATE,
+        AUTHORIZATION, CONNECTION, CONTENT_LOCATION, CONTENT_TYPE, DATE, ETAG, PROXY_AUTHENTICATE,
         PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
 };
@@ -17,6 +17,7 @@ use super::{
     Terms, Timestamp, VariantKey,
     date::format_http_date,
     directives::{CacheFields, RequestDirectives, ResponseDirectives},
+    entity_tag::EntityTag,
     freshness::is_heuristically_cacheable,
     invalidation::same_origin_target,
     stale::forbids_stale_reuse,
@@ -268,6 +269,24 @@ impl StoredHead {
             headers,
             ..*self
         }
+    }
+
+    /// Whether the origin itself says how long it is fresh.
+    ///
+    /// Its promise settles a doubt: a body that only the end of its connection delimits counts as complete when the
+    /// connection closes in order (RFC 9112 section 8), but a crash of the origin looks the same. Who says how long his
+    /// answer may be reused means it to be stored; without such a word the doubt stands, and storing is for nothing.
+    pub fn has_explicit_freshness(&self, settings: &Settings) -> bool {
+        self.terms.is_explicit(settings.kind)
+    }
+
+    /// Whether both have the same strong entity tag: then their bodies are the same, byte for byte (RFC 9110 section
+    /// 8.8.1).
+    pub fn has_strong_tag_of(&self, other: &Self) -> bool {
+        let tag = |head: &Self| head.headers.get(ETAG).cloned();
+        tag(self)
+            .zip(tag(other))
+            .is_some_and(|(one, other)| EntityTag::of(&one).matches_strongly(EntityTag::of(&other)))
     }
 
     /// Whether a request handled under these settings may be answered from it at all: a shared cache never hands out what

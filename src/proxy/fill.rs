@@ -3,6 +3,10 @@
 //! It runs on the tracker and survives the client that started it. It judges the head, publishes what it came to, then
 //! copies the body for its readers; the store has the whole body before the readers see its end, so whoever asks next
 //! gets a hit.
+//!
+//! A body that only the close of its connection delimits is stored if the origin gives it explicit freshness, the close
+//! was in order, and it is neither empty nor shorter than a stored one with the same strong validator; such a shorter
+//! one has broken off, for its readers too. Everything else of that kind is handed on and not stored.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -341,7 +345,7 @@ async fn settle(
     match judgement {
         Judgement::Store(head) => {
             count(gateway, plan, "replaced");
-            store(gateway, fill, *head, answered.response).await;
+            store(gateway, fill, plan, *head, answered.response).await;
         }
         Judgement::Freshen(head) => {
             count(gateway, plan, "not_modified");
@@ -389,10 +393,12 @@ fn freshen(
 async fn store(
     gateway: &Gateway,
     fill: &Arc<Fill>,
+    plan: &Plan,
     head: StoredHead,
     response: Response<ResponseBody>,
 ) {
-    if response.body().is_close_delimited() {
+    let until_close = response.body().is_close_delimited();
+    if until_close && !head.has_explicit_freshness(plan.arrival.settings(gateway)) {
         return hand_over(fill, response, Reason::CloseDelimited);
     }
     let length = http_body::Body::size_hint(response.body()).exact();
@@ -413,7 +419,13 @@ async fn store(
         length,
         trailers: promised,
     })));
-    let end = keeping.copy(body).await;
+    let mut end = keeping.copy(body).await;
+    if until_close {
+        end = end.and_then(|(whole, trailers)| {
+            let whole = whole.until_close(least_bytes(plan, &head))?;
+            Ok((whole, trailers))
+        });
+    }
     if let Ok((Whole::Kept(body), _)) = &end {
         let head = StoredHead::clone(&head);
         let published = gateway
@@ -430,6 +442,13 @@ async fn store(
     gateway.fills.leave(fill);
     fill.growing
         .finish(end.map(|(_, trailers)| trailers).map_err(|_| BrokenOff));
+}
+
+/// How long a body under `head` is at least: as long as the stored one, if they are the same.
+fn least_bytes(plan: &Plan, head: &StoredHead) -> u64 {
+    let same = |stored: &&Arc<StoredResponse>| head.has_strong_tag_of(&stored.head);
+    let stored = plan.stored.as_ref().filter(same);
+    stored.map_or(0, |stored| stored.body.len())
 }
 
 fn count(gateway: &Gateway, plan: &Plan, outcome: &'static str) {

@@ -39,8 +39,20 @@ pub(crate) struct Keeping<'a> {
 pub(crate) enum Whole {
     /// It is here, for the store.
     Kept(Bytes),
-    /// It was too large to keep.
+    /// It was too large to keep, or is not to be kept.
     PassedOn,
+}
+
+impl Whole {
+    /// What a body comes to that only the close of its connection delimits, and whose stored predecessor, with the same
+    /// strong validator, has `least_bytes`. An empty one is more likely a crash than an answer: it is not for the store.
+    pub(crate) fn until_close(self, least_bytes: u64) -> Result<Self, CopyError> {
+        match self {
+            Self::Kept(body) if (body.len() as u64) < least_bytes => Err(CopyError::Short),
+            Self::Kept(body) if body.is_empty() => Ok(Self::PassedOn),
+            whole => Ok(whole),
+        }
+    }
 }
 
 /// Why a copy ended early.
@@ -49,6 +61,9 @@ pub(crate) enum CopyError {
     /// The origin broke off.
     #[error("the origin broke off in mid-body: {0}")]
     Origin(BodyError),
+    /// The connection was closed in order, but the validator is that of a longer body.
+    #[error("the origin closed before the end of a body that is known to be longer")]
+    Short,
     /// Nobody reads what cannot be stored, or has read for too long.
     #[error("nobody reads it")]
     Unread,

@@ -211,7 +211,11 @@ impl Outgoing {
     }
 
     fn wrap(&self, response: Response<Incoming>, permit: Permit) -> Response<ResponseBody> {
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
+        // A length beside a Transfer-Encoding says nothing, and is not passed on (RFC 9112 section 6.3).
+        if head.headers.contains_key(header::TRANSFER_ENCODING) {
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
         let method: &Method = &self.head.method;
         let body = ResponseBody::new(body, permit, method, head.status, &head.headers);
         Response::from_parts(head, body)

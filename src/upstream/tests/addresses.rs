@@ -193,8 +193,18 @@ async fn implicit_upstreams_are_shared_and_bounded() {
     );
 }
 
-/// A TLS origin: its certificate for `localhost` and its port.
-async fn tls_origin(tasks: &mut JoinSet<()>) -> (rustls::pki_types::CertificateDer<'static>, u16) {
+#[derive(Clone, Copy, PartialEq)]
+enum Close {
+    InOrder,
+    Abrupt,
+}
+
+/// A TLS origin that answers so and closes: its certificate for `localhost` and its port.
+async fn tls_origin(
+    tasks: &mut JoinSet<()>,
+    reply: &'static str,
+    close: Close,
+) -> (rustls::pki_types::CertificateDer<'static>, u16) {
     let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate = issued.cert.der().clone();
     let key =
@@ -217,8 +227,11 @@ async fn tls_origin(tasks: &mut JoinSet<()>) -> (rustls::pki_types::CertificateD
             };
             let mut request = [0; 1_024];
             let _ = stream.read(&mut request).await;
-            let _ = stream.write_all(OK.as_bytes()).await;
-            let _ = stream.shutdown().await;
+            let _ = stream.write_all(reply.as_bytes()).await;
+            // Without it the connection ends without the alert that TLS closes with.
+            if close == Close::InOrder {
+                let _ = stream.shutdown().await;
+            }
         }
     });
     (certificate, port)
@@ -227,7 +240,7 @@ async fn tls_origin(tasks: &mut JoinSet<()>) -> (rustls::pki_types::CertificateD
 #[tokio::test]
 async fn a_tls_origin_is_trusted_by_its_anchor_and_name_only() {
     let mut tasks = JoinSet::new();
-    let (certificate, port) = tls_origin(&mut tasks).await;
+    let (certificate, port) = tls_origin(&mut tasks, OK, Close::InOrder).await;
     let with = |host: &str, trusted: bool| {
         let mut upstream = upstream(vec![format!("https://{host}:{port}").parse().unwrap()]);
         upstream.extra_roots = if trusted {
@@ -242,5 +255,22 @@ async fn a_tls_origin_is_trusted_by_its_anchor_and_name_only() {
         let error = bench.get("/").await.unwrap_err();
         assert!(matches!(error, ForwardError::Connect { .. }), "{error:?}");
         assert_eq!(bench.api().connectivity(), Connectivity::Disconnected);
+    }
+}
+
+#[tokio::test]
+async fn a_tls_connection_that_ends_without_the_closing_alert_ends_no_body() {
+    let until_close = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhello";
+    for (close, is_whole) in [(Close::InOrder, true), (Close::Abrupt, false)] {
+        let mut tasks = JoinSet::new();
+        let (certificate, port) = tls_origin(&mut tasks, until_close, close).await;
+        let mut upstream = upstream(vec![format!("https://localhost:{port}").parse().unwrap()]);
+        upstream.extra_roots = vec![certificate];
+        let bench = Bench::new(config([("api", upstream)]));
+        let api = bench.api();
+        let response = api.send(get(&api, "/")).await.unwrap();
+        assert!(response.body().is_close_delimited());
+        let body = http_body_util::BodyExt::collect(response.into_body()).await;
+        assert_eq!(body.is_ok(), is_whole, "a truncation looks like an end");
     }
 }
