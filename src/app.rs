@@ -161,6 +161,7 @@ async fn serve(
         identity,
         routes: config.routes.clone(),
         settings: config.cache.clone(),
+        refresh_ahead_rate: config.refresh_ahead_rate,
         forward: config.forward.clone(),
         limits: config.limits.clone(),
         max_object_bytes: config.storage.max_object_bytes,

@@ -62,6 +62,8 @@ fn nothing_at_all_is_a_configuration() {
     assert_eq!(config.shutdown_grace, Duration::from_secs(20));
     assert_eq!(config.mode, Mode::Auto);
     assert_eq!(config.cache, Settings::default());
+    assert_eq!(config.cache.refresh_ahead_percent, 0);
+    assert_eq!(config.refresh_ahead_rate.unwrap().per_second.get(), 10);
     assert_eq!(config.storage.memory_bytes, 256 << 20);
     assert_eq!(config.storage.disk_bytes, 10 << 30);
     assert_eq!(config.storage.max_object_bytes, 64 << 20);
@@ -97,6 +99,9 @@ stale_while_revalidate = "2s"
 stale_if_error = "3s"
 fresh_timeout = "4ms"
 max_stale_offline = "5d"
+refresh_ahead = 20
+refresh_ahead_hits = 21
+refresh_ahead_rate = "22/s"
 override = ["must-revalidate", "no-store"]
 set_cookie = "strip"
 ignore_query = ["utm_*", "fbclid"]
@@ -114,7 +119,7 @@ name = "read"
 match = { host = "API.example:80", path = "/v1/**", methods = ["GET", "PURGE"] }
 upstream = "catalog"
 mode = "online"
-cache = { default_ttl = "9s", override = [] }
+cache = { default_ttl = "9s", override = [], refresh_ahead = 0 }
 preserve_host = true
 [limits]
 per_client = { rate = "10/s", burst = 11, key = "ip" }
@@ -164,6 +169,8 @@ access = { hits = "none", other = "1/10" }
         stale_if_error: Duration::from_secs(3),
         fresh_timeout: Duration::from_millis(4),
         max_stale_offline: Duration::from_secs(5 * 86_400),
+        refresh_ahead_percent: 20,
+        refresh_ahead_hits: 21,
         overrides: Overrides::default()
             .with(Overridable::MustRevalidate)
             .with(Overridable::NoStore),
@@ -179,6 +186,8 @@ access = { hits = "none", other = "1/10" }
         targeted_fields: vec!["surrogate-control".parse().unwrap()],
     };
     assert_eq!(config.cache, cache);
+    let ahead = config.refresh_ahead_rate.unwrap();
+    assert_eq!((ahead.per_second.get(), ahead.burst.get()), (22, 22));
 
     let upstream = &config.upstream.upstreams["catalog"];
     assert_eq!(
@@ -216,6 +225,7 @@ access = { hits = "none", other = "1/10" }
     assert!(route.preserve_host);
     let own = Settings {
         default_ttl: Duration::from_secs(9),
+        refresh_ahead_percent: 0,
         overrides: Overrides::default(),
         ..cache
     };
@@ -1023,4 +1033,27 @@ proptest! {
             Err(errors) => prop_assert!(errors.count > 0 && !errors.to_string().is_empty()),
         }
     }
+}
+
+#[test]
+fn the_budget_of_refresh_ahead_is_one_for_all_routes() {
+    let route = "[[routes]]\nname = \"a\"\nmatch.path = \"/a/**\"\n";
+    let off = ok(&file(&format!(
+        "[cache]\nrefresh_ahead_rate = \"off\"\n{route}"
+    )));
+    assert_eq!(off.refresh_ahead_rate, None);
+    refused(
+        &format!("{route}cache.refresh_ahead_rate = \"1/s\""),
+        &["route `a`", "no option of a route", "`[cache]`"],
+    );
+    refused(
+        &format!(
+            "[cache]\nrefresh_ahead_rate = \"1/s\"\n{route}cache.refresh_ahead_rate = \"2/s\""
+        ),
+        &["route `a`", "no option of a route"],
+    );
+    refused(
+        "[cache]\nrefresh_ahead = 51",
+        &["`cache.refresh_ahead`", "50"],
+    );
 }

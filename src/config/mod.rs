@@ -63,6 +63,8 @@ pub struct Config {
     pub storage: store::Config,
     /// `[cache]`: the settings where no route matches.
     pub cache: Settings,
+    /// The budget of `refresh_ahead` of all routes; `None`: no limit.
+    pub refresh_ahead_rate: Option<protect::RateConfig>,
     /// `[upstreams]` and the address rules of `[forward]`.
     pub upstream: upstream::Config,
     /// `[[routes]]`, first match wins, `--upstream` last.
@@ -219,7 +221,7 @@ impl Root {
         self.listen.check(problems);
         let upstreams = tables::upstreams(&self.upstreams, problems);
         let names: Vec<&str> = upstreams.keys().map(String::as_str).collect();
-        let routes = tables::routes(&self.routes, &names, problems);
+        let routes = tables::routes(&self.routes, &self.cache, &names, problems);
         let reverse = routes.iter().any(|route| route.upstream.is_some());
         if !self.forward.enabled.value && !reverse {
             let title = "nothing to serve: no forward proxy, and no route with an upstream";
@@ -235,6 +237,7 @@ impl Root {
             mode: self.mode.value,
             storage: self.storage.check(problems),
             cache: self.cache.settings(),
+            refresh_ahead_rate: self.cache.refresh_ahead_rate(),
             upstream: upstream::Config {
                 upstreams,
                 deny_private_networks: self.forward.deny_private_networks.value,

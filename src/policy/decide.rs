@@ -67,6 +67,9 @@ pub struct Reuse {
     pub detail: Option<Reason>,
     /// Whether a validation has to run behind the answer.
     pub validate_behind: bool,
+    /// Whether it is fresh, but so near to its end that a validation behind the answer is worth it for a response in
+    /// demand (`refresh_ahead`).
+    pub validate_ahead: bool,
 }
 
 /// Why the request goes to the origin (RFC 9211 section 2.2).
@@ -213,7 +216,21 @@ impl Question<'_> {
             && !needs_validation(head)
             && !has_origin_conditions(self.request.headers)
             && self.is_satisfied(head, freshness);
-        allowed.then(|| Reuse::of(freshness, None))
+        allowed.then(|| Reuse {
+            validate_ahead: self.is_worth_refreshing(freshness),
+            ..Reuse::of(freshness, None)
+        })
+    }
+
+    /// Whether a response that can be reused as it is should be validated before its freshness ends: where the operator
+    /// wants it, the origin may be asked, and a fill for this request can serve others.
+    fn is_worth_refreshing(&self, freshness: &Freshness) -> bool {
+        let percent = self.settings.refresh_ahead_percent;
+        percent != 0
+            && freshness.ends_within(percent)
+            && matches!(self.mode, Mode::Auto | Mode::Online)
+            && self.out_of_reach.is_none()
+            && self.may_share_a_fill()
     }
 
     /// The stored response, although it is stale or the client asked for more.
@@ -336,13 +353,14 @@ impl Question<'_> {
 }
 
 impl Reuse {
-    /// The reuse of a response with this freshness; no validation behind it.
+    /// The reuse of a response with this freshness; no validation behind it, nor ahead of its end.
     pub(super) fn of(freshness: &Freshness, detail: Option<Reason>) -> Self {
         Self {
             age_secs: freshness.age_secs(),
             ttl_secs: freshness.ttl_secs(),
             detail,
             validate_behind: false,
+            validate_ahead: false,
         }
     }
 }

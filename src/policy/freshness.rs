@@ -24,6 +24,9 @@ const HEURISTIC_DIVISOR: i64 = 10;
 /// No heuristic lifetime is longer: what nobody promised is looked at again after a day.
 const HEURISTIC_MAX_SECS: i64 = 24 * 3_600;
 
+/// A shorter lifetime is never refreshed ahead: its end comes before a validation would be back, or soon after.
+const REFRESH_AHEAD_LIFETIME_MIN_MILLIS: i64 = 10_000;
+
 /// A clock may run behind by this much before it counts as stepped back: requests that wait for one fill took their time
 /// before the response arrived.
 const CLOCK_TOLERANCE_MILLIS: i64 = 1_000;
@@ -226,6 +229,17 @@ impl Freshness {
             State::ByAge => secs,
             State::Marked | State::SteppedBack => secs.min(0),
         }
+    }
+
+    /// Whether it is fresh, with no more than `percent` of its lifetime left, and that lifetime is long enough for a
+    /// validation ahead of time.
+    pub(super) fn ends_within(&self, percent: u8) -> bool {
+        let left_millis = self.lifetime_millis.saturating_sub(self.age_millis);
+        // At most 100 times u32::MAX seconds, or saturated on both sides.
+        self.is_fresh()
+            && self.lifetime_millis >= REFRESH_AHEAD_LIFETIME_MIN_MILLIS
+            && left_millis.saturating_mul(100)
+                <= self.lifetime_millis.saturating_mul(percent.into())
     }
 
     /// For how long it has been stale; zero while fresh, and when it was marked stale before its time.

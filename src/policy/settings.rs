@@ -111,6 +111,10 @@ pub struct Settings {
     pub fresh_timeout: Duration,
     /// How far past its freshness a response may be served while disconnected.
     pub max_stale_offline: Duration,
+    /// With this much of its freshness lifetime left, in percent, a stored response is validated ahead of time. 0: never.
+    pub refresh_ahead_percent: u8,
+    /// Hits a stored response must have had for that.
+    pub refresh_ahead_hits: u32,
     /// Directives the operator overrides.
     pub overrides: Overrides,
     /// Which parameters of a query count.
@@ -152,6 +156,8 @@ impl Default for Settings {
             stale_if_error: Duration::from_secs(3_600),
             fresh_timeout: Duration::ZERO,
             max_stale_offline: Duration::from_secs(7 * 24 * 3_600),
+            refresh_ahead_percent: 0,
+            refresh_ahead_hits: 10,
             overrides: Overrides::default(),
             query: QueryRules::default(),
             set_cookie: CookiePolicy::Bypass,

@@ -13,8 +13,11 @@ mod client;
 mod connections;
 mod rate;
 
-pub use self::connections::{ConnectionPermit, Connections, raise_descriptor_limit};
 use self::{client::ClientKey, rate::RateLimit};
+pub use self::{
+    connections::{ConnectionPermit, Connections, raise_descriptor_limit},
+    rate::Budget,
+};
 
 /// The `[limits]` table, checked.
 #[derive(Clone, Debug)]

@@ -1,8 +1,12 @@
-//! A rate per client: governor's GCRA over our own bounded store, on tokio's clock.
+//! A rate per client: governor's GCRA over our own bounded store, on tokio's clock; and a rate of all together.
 
 use std::time::Duration;
 
-use governor::{Quota, RateLimiter, clock, middleware::NoOpMiddleware};
+use governor::{
+    Quota, RateLimiter, clock,
+    middleware::NoOpMiddleware,
+    state::{InMemoryState, NotKeyed},
+};
 use tokio::time::Instant;
 
 use super::{RateConfig, Refused, buckets::Buckets, client::ClientKey};
@@ -10,6 +14,12 @@ use super::{RateConfig, Refused, buckets::Buckets, client::ClientKey};
 /// One rate, for each client by itself.
 pub(super) struct RateLimit {
     limiter: RateLimiter<ClientKey, Buckets, MonotonicClock, NoOpMiddleware<Duration>>,
+    config: RateConfig,
+}
+
+/// One rate for everybody: a budget for what the gateway does of its own accord.
+pub struct Budget {
+    limiter: RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<Duration>>,
     config: RateConfig,
 }
 
@@ -41,6 +51,22 @@ impl RateLimit {
     }
 }
 
+impl Budget {
+    /// A budget that is full.
+    pub fn new(config: RateConfig) -> Self {
+        let quota = Quota::per_second(config.per_second).allow_burst(config.burst);
+        Self {
+            limiter: RateLimiter::direct_with_clock(quota, MonotonicClock::start()),
+            config,
+        }
+    }
+
+    /// Takes one; `false` when nothing is left for now.
+    pub fn take(&self) -> bool {
+        self.limiter.check().is_ok()
+    }
+}
+
 impl MonotonicClock {
     pub(super) fn start() -> Self {
         Self {
@@ -60,6 +86,12 @@ impl clock::Clock for MonotonicClock {
 impl std::fmt::Debug for RateLimit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("RateLimit").field(&self.config).finish()
+    }
+}
+
+impl std::fmt::Debug for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Budget").field(&self.config).finish()
     }
 }
 

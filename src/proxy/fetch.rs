@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Gateway,
@@ -169,6 +170,7 @@ impl Fetch<'_> {
                 Conditions::Drop
             },
             mode: self.mode,
+            _place: None,
         }
     }
 
@@ -390,7 +392,8 @@ impl Fetch<'_> {
     }
 }
 
-/// Validates a stored response behind an answer that was given already: one fill per key, whoever asks.
+/// Validates a stored response behind an answer that was given already: one fill per key, whoever asks. `place` is held
+/// until the fill has ended.
 pub(crate) fn behind(
     gateway: &Arc<Gateway>,
     arrival: &Arrival,
@@ -398,6 +401,7 @@ pub(crate) fn behind(
     request: &Request<impl Sized>,
     stored: &Arc<StoredResponse>,
     mode: Mode,
+    place: Option<OwnedSemaphorePermit>,
 ) {
     if gateway.hold_down.holds(key, gateway.clock.now()) {
         return;
@@ -420,6 +424,7 @@ pub(crate) fn behind(
             validate: true,
             conditions: Conditions::Drop,
             mode,
+            _place: place,
         };
         drop(fill::start(gateway, fill, plan));
     }

@@ -15,7 +15,7 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tracing::debug;
 
 use super::{
@@ -99,6 +99,8 @@ pub(crate) struct Plan {
     pub(crate) conditions: request::Conditions,
     /// The mode in force.
     pub(crate) mode: Mode,
+    /// Its place among those that nobody asked for, held until it has ended.
+    pub(crate) _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Fill {

@@ -17,7 +17,7 @@ use super::{
     connection::Peer,
     direct::requested_upgrade,
     problem::Problem,
-    refuse,
+    refresh_ahead, refuse,
     respond::{self, Ending, Reply},
 };
 use crate::policy::{self, Connectivity, Decision, Lookup, Reason, RequestHead, Reuse};
@@ -146,6 +146,9 @@ fn from_memory(
         return None;
     };
     gateway.store.touch(&resource, stored);
+    if reuse.validate_ahead {
+        refresh_ahead::consider(gateway, arrival, &resource.key, request, stored, mode);
+    }
     let status = CacheStatus {
         ttl_secs: Some(reuse.ttl_secs),
         ..CacheStatus::default()

@@ -32,6 +32,7 @@ mod pipeline;
 mod problem;
 mod progress;
 mod ranges;
+mod refresh_ahead;
 mod refuse;
 mod request;
 mod respond;
@@ -47,7 +48,10 @@ use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{access::AccessLog, collapse::Fills, hold_down::HoldDown, routes::Routes};
+use self::{
+    access::AccessLog, collapse::Fills, hold_down::HoldDown, refresh_ahead::RefreshAhead,
+    routes::Routes,
+};
 pub use self::{
     identity::Identity,
     server::{Listener, bind_tcp, bind_unix, run},
@@ -118,6 +122,8 @@ pub struct Parts {
     pub routes: Vec<RouteConfig>,
     /// Caching where no route matches.
     pub settings: Settings,
+    /// Validations ahead of time, of all routes together; `None`: as many as there are places.
+    pub refresh_ahead_rate: Option<protect::RateConfig>,
     /// The forward proxy.
     pub forward: ForwardConfig,
     /// Limits on clients.
@@ -149,6 +155,7 @@ pub struct Gateway {
     admission: Admission,
     fills: Fills,
     hold_down: HoldDown,
+    refresh_ahead: RefreshAhead,
     max_object_bytes: u64,
     in_flight_bytes: Arc<Semaphore>,
     access: AccessLog,
@@ -191,6 +198,7 @@ impl Gateway {
             limits: parts.limits,
             fills: Fills::default(),
             hold_down: HoldDown::default(),
+            refresh_ahead: RefreshAhead::new(parts.refresh_ahead_rate),
             max_object_bytes: parts.max_object_bytes,
             in_flight_bytes: Arc::new(Semaphore::new(
                 parts.in_flight_bytes.min(Semaphore::MAX_PERMITS),

@@ -30,6 +30,7 @@ use super::{
     hit::{Admitted, may_be_stored},
     interim,
     problem::Problem,
+    refresh_ahead,
     respond::{self, Ending, Reply, count_stale},
     tunnel,
 };
@@ -282,7 +283,10 @@ fn reuse_stored(
 ) -> Reply {
     gateway.store.touch(resource, stored);
     if reuse.validate_behind {
-        fetch::behind(gateway, arrival, &resource.key, request, stored, mode);
+        fetch::behind(gateway, arrival, &resource.key, request, stored, mode, None);
+    }
+    if reuse.validate_ahead {
+        refresh_ahead::consider(gateway, arrival, &resource.key, request, stored, mode);
     }
     let cache = if reuse.ttl_secs < 0 || reuse.detail.is_some() {
         CacheUse::Stale

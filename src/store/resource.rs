@@ -36,6 +36,7 @@ pub struct StoredResponse {
     pub body: StoredBody,
     id: RecordId,
     hits: AtomicU64,
+    validated_ahead: AtomicBool,
     // When its use was last reported to the disk tier: milliseconds since the epoch.
     reported: AtomicI64,
 }
@@ -99,6 +100,7 @@ impl StoredResponse {
             body,
             id,
             hits: AtomicU64::new(0),
+            validated_ahead: AtomicBool::new(false),
             reported: AtomicI64::new(0),
         }
     }
@@ -133,6 +135,17 @@ impl StoredResponse {
     /// Hits since it entered memory, or as last recorded on disk.
     pub fn hits(&self) -> u64 {
         self.hits.load(Ordering::Relaxed)
+    }
+
+    /// Whether a validation ahead of its end has begun.
+    pub fn is_validated_ahead(&self) -> bool {
+        self.validated_ahead.load(Ordering::Relaxed)
+    }
+
+    /// Says that one begins. `false` when one had begun before: a stored response is worth one, and what came of it is
+    /// another one, or a failure.
+    pub fn begin_validation_ahead(&self) -> bool {
+        !self.validated_ahead.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn count_hit(&self) {

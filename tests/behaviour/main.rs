@@ -21,6 +21,7 @@ mod open_proxy;
 mod outage;
 mod poisoning;
 mod privacy;
+mod refresh_ahead;
 mod refusals;
 mod restart;
 mod reverse;

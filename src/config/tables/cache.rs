@@ -7,12 +7,14 @@ use http::HeaderName;
 use crate::{
     config::{
         reader::options,
-        value::{TextValue, choices},
+        units::Rate,
+        value::{Integer, TextValue, choices},
     },
     policy::{
         CacheKind, ClientCacheControl, CookiePolicy, Overridable, Overrides, ParameterPattern,
         QueryRules, Settings,
     },
+    protect::RateConfig,
 };
 
 options! {
@@ -32,6 +34,13 @@ options! {
         fresh_timeout: Duration = "0s",
         /// How far past its freshness a response is served while disconnected.
         max_stale_offline: Duration = "7d",
+        /// Percent of the freshness lifetime, at most 50. With no more than that left, a hit has the response validated
+        /// behind it, so that what is in demand never goes stale. 0: off.
+        refresh_ahead: Integer<0, 50> = 0,
+        /// Hits a stored response must have had for that.
+        refresh_ahead_hits: Integer<1, 1_000_000> = 10,
+        /// Validations ahead of time, all routes together; "off": no limit. Not an option of a route.
+        refresh_ahead_rate: Rate = "10/s",
         /// Directives of the origin that do not count, such as "must-revalidate" or "no-store": the operator's own
         /// contract with the origin, shown in Cache-Status.
         r#override: Vec<Overridable> = [],
@@ -100,6 +109,8 @@ impl Cache {
             stale_if_error: self.stale_if_error.value,
             fresh_timeout: self.fresh_timeout.value,
             max_stale_offline: self.max_stale_offline.value,
+            refresh_ahead_percent: self.refresh_ahead.get(),
+            refresh_ahead_hits: self.refresh_ahead_hits.get(),
             overrides: overrides.fold(Overrides::default(), |all, one| all.with(*one)),
             query: QueryRules {
                 ignored: self.ignore_query.value.clone(),
@@ -109,5 +120,13 @@ impl Cache {
             set_cookie: self.set_cookie.value,
             targeted_fields: self.targeted_fields.value.clone(),
         }
+    }
+
+    /// The budget of all routes: a second's worth at once.
+    pub(in crate::config) fn refresh_ahead_rate(&self) -> Option<RateConfig> {
+        self.refresh_ahead_rate.0.map(|per_second| RateConfig {
+            per_second,
+            burst: per_second,
+        })
     }
 }

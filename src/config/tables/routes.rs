@@ -50,12 +50,14 @@ options! {
 /// Every route, in order, checked against the upstreams and against each other.
 pub(in crate::config) fn routes(
     routes: &[Route],
+    cache: &Cache,
     upstreams: &[&str],
     problems: &mut Vec<Problem>,
 ) -> Vec<RouteConfig> {
     let checked: Vec<RouteConfig> = routes.iter().map(Route::config).collect();
     for (position, route) in routes.iter().enumerate() {
         check_upstream(route, upstreams, problems);
+        check_budget(route, cache, problems);
         let (before, this) = (&checked[..position], &checked[position]);
         if before.iter().any(|other| other.name == this.name) {
             let title = format!("`routes.{position}.name`: a second route `{}`", this.name);
@@ -82,6 +84,19 @@ fn check_upstream(route: &Route, upstreams: &[&str], problems: &mut Vec<Problem>
         let (label, help) = no_such("upstream", &name.0, upstreams);
         let title = format!("route `{}`: unknown upstream `{}`", route.name.0, name.0);
         problems.push(Problem::error(*origin, title).label(label).help(help));
+    }
+}
+
+/// A route has taken over what `[cache]` says; another rate would be one that nothing keeps.
+fn check_budget(route: &Route, cache: &Cache, problems: &mut Vec<Problem>) {
+    let own = &route.cache.refresh_ahead_rate;
+    if own.value != cache.refresh_ahead_rate.value && own.origin != Origin::Refused {
+        let title = format!(
+            "route `{}`: `refresh_ahead_rate` is no option of a route",
+            route.name.0
+        );
+        let problem = Problem::error(own.origin, title).label("one budget for all routes");
+        problems.push(problem.help("write it in `[cache]`"));
     }
 }
 

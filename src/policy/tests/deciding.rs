@@ -272,6 +272,41 @@ fn modes() {
 }
 
 #[test]
+fn what_is_in_demand_is_validated_before_its_freshness_ends() {
+    check(
+        r#"
+        Cache-Control: max-age=100 :: - :: - :: 99 => hit
+        Cache-Control: max-age=100 :: ahead=20 :: - :: 0 => hit
+        Cache-Control: max-age=100 :: ahead=20 :: - :: 79 => hit
+        Cache-Control: max-age=100 :: ahead=20 :: - :: 80 => hit ahead
+        Cache-Control: max-age=100 :: ahead=20 :: - :: 99 => hit ahead
+        Cache-Control: max-age=100 :: ahead=20 :: - :: 100 => fwd stale collapse
+        Cache-Control: max-age=100 | Age: 85 :: ahead=20 :: - :: 0 => hit ahead
+        Cache-Control: max-age=100 :: ahead=1 :: - :: 98 => hit
+        Cache-Control: max-age=100 :: ahead=1 :: - :: 99 => hit ahead
+        Cache-Control: max-age=10 :: ahead=50 :: - :: 5 => hit ahead
+        // Too short a life.
+        Cache-Control: max-age=9 :: ahead=50 :: - :: 8 => hit
+        // What the operator grants has an end, too.
+        - :: ahead=20 ttl=100 :: - :: 90 => hit ahead
+        // Where nobody may be asked, or need not be.
+        Cache-Control: max-age=100 :: ahead=20 online :: - :: 90 => hit ahead
+        Cache-Control: max-age=100 :: ahead=20 offline :: - :: 90 => hit
+        Cache-Control: max-age=100 :: ahead=20 prefer-cache :: - :: 90 => hit
+        Cache-Control: max-age=100 :: ahead=20 disconnected :: - :: 90 => hit
+        // A fill for these serves nobody else.
+        Cache-Control: max-age=100 :: ahead=20 :: HEAD :: 90 => hit
+        Cache-Control: max-age=100 :: ahead=20 :: Range: bytes=0-1 :: 90 => hit
+        Cache-Control: max-age=100 :: ahead=20 :: Cache-Control: no-store :: 90 => hit
+        Cache-Control: max-age=100, public :: ahead=20 :: Authorization: x :: 90 => hit
+        Cache-Control: max-age=100 :: ahead=20 private :: Authorization: x :: 90 => hit ahead
+        // Stale answers are validated behind, whatever else.
+        Cache-Control: max-age=100, stale-while-revalidate=9 :: ahead=20 :: - :: 101 => reuse stale-while-revalidate behind
+        "#,
+    );
+}
+
+#[test]
 fn what_was_stored_for_one_user_is_not_handed_out_when_the_settings_change() {
     let private = Circumstances::new("private");
     let shared = Circumstances::new("disconnected");

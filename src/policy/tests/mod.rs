@@ -176,8 +176,8 @@ impl Default for Circumstances {
 
 impl Circumstances {
     /// The default ones but for these words: `disconnected`, a mode, `private` (the kind), `stale` or `invalid` (the
-    /// mark), `ttl=`, `negative=`, `swr=`, `sie=` and `offline=` in seconds, `ignore-client`, `cookie=strip` or
-    /// `cookie=store`, and `override=` with directives in commas.
+    /// mark), `ttl=`, `negative=`, `swr=`, `sie=` and `offline=` in seconds, `ahead=` in percent, `ignore-client`,
+    /// `cookie=strip` or `cookie=store`, and `override=` with directives in commas.
     pub(super) fn new(words: &str) -> Self {
         let mut found = Self {
             connectivity: Connectivity::Connected,
@@ -202,6 +202,7 @@ impl Circumstances {
                 "ignore-client" => settings.client_cache_control = ClientCacheControl::Ignore,
                 "cookie" if value == "strip" => settings.set_cookie = CookiePolicy::Strip,
                 "cookie" if value == "store" => settings.set_cookie = CookiePolicy::Store,
+                "ahead" => settings.refresh_ahead_percent = value.parse().unwrap(),
                 "override" => settings.overrides = overrides(value),
                 mode => found.mode = mode.parse().unwrap(),
             }
@@ -250,6 +251,9 @@ pub(super) fn describe(decision: &Decision) -> String {
             };
             if reuse.validate_behind {
                 text.push_str(" behind");
+            }
+            if reuse.validate_ahead {
+                text.push_str(" ahead");
             }
             text
         }
