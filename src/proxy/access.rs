@@ -177,6 +177,8 @@ impl Record {
         match frame {
             None => self.end = End::Whole,
             Some(Err(_)) => self.end = End::Broken,
+            // Nothing follows trailers, so nobody polls again.
+            Some(Ok(frame)) if frame.is_trailers() => self.end = End::Whole,
             Some(Ok(frame)) => {
                 self.sent_bytes += frame.data_ref().map_or(0, |data| data.len() as u64)
             }

@@ -1,6 +1,6 @@
 //! The socket of a client under our own timers, which hyper does not have: idle between requests, time to finish a
 //! head, progress of a body, a reader that stalls. At the end the close lingers, so that a client that still sends gets
-//! to read why it was refused.
+//! to read why it was refused. Interim responses, which hyper cannot send, go out at its flushes ([`super::interim`]).
 //!
 //! One deadline is in force at a time, chosen by where in a message the connection is ([`super::framing`]) and by
 //! whether a request is being answered. The timer is set again only when it fires or when an earlier deadline is due,
