@@ -7,10 +7,16 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 /// Text form, also the order on disk: `scheme://authority/path?query`, with the scheme and authority in lower case, a
 /// default port left out, an empty path written `/`, and everything after it untouched. A private partition stands
 /// before it: `~{partition} {uri}`.
+///
+/// The response to a QUERY (RFC 10008) is filed by its content too: a digest of that begins its partition,
+/// `~query-{digest} {uri}` or `~query-{digest}+{partition} {uri}`. No other partition begins so.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CacheKey(Arc<str>);
 
 impl CacheKey {
+    /// How the partition of the response to a QUERY begins.
+    pub const QUERY_PARTITION: &str = "query-";
+
     /// Appends the text form of a key to `text`, which a caller on the hit path reuses.
     pub fn write(
         text: &mut String,
@@ -39,6 +45,25 @@ impl CacheKey {
     /// A key from its text form, as [`CacheKey::write`] makes it.
     pub fn from_text(text: &str) -> Self {
         Self(Arc::from(text))
+    }
+
+    /// The key of a QUERY to this target whose content has this digest, in hexadecimal digits.
+    #[must_use]
+    pub fn with_query(&self, digest: &str) -> Self {
+        let (prefix, uri) = (Self::QUERY_PARTITION, self.uri());
+        match self.partition() {
+            None => Self::from_text(&format!("~{prefix}{digest} {uri}")),
+            Some(partition) => Self::from_text(&format!("~{prefix}{digest}+{partition} {uri}")),
+        }
+    }
+
+    /// The key of a GET for the target of this QUERY, in the same partition; `None` where this is no key of a QUERY.
+    pub fn query_target(&self) -> Option<Self> {
+        let content = self.partition()?.strip_prefix(Self::QUERY_PARTITION)?;
+        Some(match content.split_once('+') {
+            None => Self::from_text(self.uri()),
+            Some((_, partition)) => Self::from_text(&format!("~{partition} {}", self.uri())),
+        })
     }
 
     /// The text form.
@@ -134,6 +159,30 @@ mod tests {
             ("https", "[::1]:80", "/", "https://[::1]:80/"),
         ] {
             assert_eq!(key(None, scheme, authority, path).as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn the_key_of_a_query_knows_its_target() {
+        for (target, expected) in [
+            ("http://a.example/x?y", "~query-0f http://a.example/x?y"),
+            ("~abc http://a.example/", "~query-0f+abc http://a.example/"),
+            (
+                "~host-b+abc http://a.example/",
+                "~query-0f+host-b+abc http://a.example/",
+            ),
+            // What a Host says is never taken for the digest of a content.
+            (
+                "~host-query-1 http://a.example/",
+                "~query-0f+host-query-1 http://a.example/",
+            ),
+        ] {
+            let target = CacheKey::from_text(target);
+            let query = target.with_query("0f");
+            assert_eq!(query.as_str(), expected);
+            assert_eq!(query.uri(), target.uri());
+            assert_eq!(query.query_target(), Some(target.clone()));
+            assert_eq!(target.query_target(), None);
         }
     }
 

@@ -111,7 +111,8 @@ pub fn store_post_answer(
     let location = response.headers.get(CONTENT_LOCATION)?;
     let describes_target =
         same_origin_target(target, location, &settings.query).as_ref() == Some(target);
-    if request.method != Method::POST || !describes_target || !response.status.is_success() {
+    let is_whole = response.status.is_success() && response.status != StatusCode::PARTIAL_CONTENT;
+    if request.method != Method::POST || !describes_target || !is_whole {
         return None;
     }
     match judge_fields(request, response, settings) {

@@ -20,6 +20,7 @@ use super::{
     effective::Effective,
     failure::Failed,
     outgoing::remove_hop_by_hop,
+    post::{self, Kept},
     problem::Problem,
     progress::InTime,
     refuse::has_body,
@@ -32,7 +33,7 @@ use crate::{
         self, CacheKey, ForwardReason, HeadEffect, Mark, OnFailure, Reason, RequestHead,
         ResponseHead, Settings, Timestamp,
     },
-    store::{StoredResponse, Ticket},
+    store::{StoreError, StoredResponse, Ticket},
     upstream::{RequestBody, ResponseBody},
 };
 
@@ -104,7 +105,14 @@ impl Direct<'_> {
     ) -> Reply {
         remove_hop_by_hop(response.headers_mut());
         let key = self.effective.cache_key();
-        self.invalidate(asked.method, &key, response.status(), response.headers())
+        let renewed = self
+            .invalidate(
+                asked.method,
+                &key,
+                ticket,
+                response.status(),
+                response.headers(),
+            )
             .await;
         if let Some(stored) = &self.stored {
             let (status, headers) = (response.status(), response.headers());
@@ -124,7 +132,20 @@ impl Direct<'_> {
             ..CacheStatus::default()
         };
         let promised = trailers::promised(response.headers());
-        let mut response = response.map(Body::upstream);
+        let kept =
+            renewed.and_then(|ticket| self.kept(asked, key, ticket, request_time, &response));
+        let (mut response, status) = match kept {
+            Some(kept) => {
+                let freshness = kept.head.freshness(self.settings, kept.head.response_time);
+                let status = CacheStatus {
+                    stored: true,
+                    ttl_secs: Some(freshness.ttl_secs()),
+                    ..status
+                };
+                (post::keep(self.gateway, kept, response), status)
+            }
+            None => (response.map(Body::upstream), status),
+        };
         trailers::promise(&mut response, promised, self.arrival.version, asked.headers);
         status.append_to(response.headers_mut());
         Reply {
@@ -134,17 +155,52 @@ impl Direct<'_> {
         }
     }
 
-    /// Invalidates what an unsafe method changed.
+    /// What is to be stored of the answer to a POST, if anything.
+    fn kept(
+        &self,
+        asked: &RequestHead<'_>,
+        key: CacheKey,
+        ticket: Ticket,
+        request_time: Timestamp,
+        response: &Response<ResponseBody>,
+    ) -> Option<Kept> {
+        // A parameter that was forwarded and is not in the key would be a way to choose what others get.
+        if !self.effective.is_filed_as_forwarded()
+            || !post::may_be_kept(self.gateway, response.body())
+        {
+            return None;
+        }
+        let answer = ResponseHead {
+            status: response.status(),
+            headers: response.headers(),
+            request_time,
+            response_time: self.gateway.clock.now(),
+        };
+        let head = policy::store_post_answer(asked, &key, &answer, self.settings)?;
+        Some(Kept { key, head, ticket })
+    }
+
+    /// Invalidates what an unsafe method changed. The answer itself may be stored in its place under the ticket returned,
+    /// unless something else was purged since `ticket`.
     async fn invalidate(
         &self,
         method: &Method,
         key: &CacheKey,
+        ticket: Ticket,
         status: StatusCode,
         headers: &HeaderMap,
-    ) {
-        for key in policy::invalidates(method, key, status, headers, &self.settings.query) {
-            mark(self.gateway, &key, Mark::Invalid).await;
+    ) -> Option<Ticket> {
+        let mut renewed = None;
+        for named in policy::invalidates(method, key, status, headers, &self.settings.query) {
+            if named != *key {
+                mark_target(self.gateway, &named, Mark::Invalid).await;
+                continue;
+            }
+            let (ticket, marked) = self.gateway.store.supersede(ticket, key).await;
+            renewed = ticket;
+            warn_unless_marked(key, Mark::Invalid, marked);
         }
+        renewed
     }
 
     /// What the answer to a HEAD tells about the stored response to GET (RFC 9111 section 4.3.5).
@@ -161,7 +217,10 @@ impl Direct<'_> {
             HeadEffect::Freshen(head) => {
                 self.gateway.store.freshen(ticket, key, stored, *head);
             }
-            HeadEffect::MarkStale => mark(self.gateway, key, Mark::Stale).await,
+            HeadEffect::MarkStale => {
+                let marked = self.gateway.store.mark(key, Mark::Stale).await;
+                warn_unless_marked(key, Mark::Stale, marked);
+            }
         }
     }
 
@@ -303,12 +362,17 @@ impl Drop for Doubt {
         let gateway = Arc::clone(&self.gateway);
         self.gateway
             .tasks
-            .spawn(async move { mark(&gateway, &key, Mark::Stale).await });
+            .spawn(async move { mark_target(&gateway, &key, Mark::Stale).await });
     }
 }
 
-async fn mark(gateway: &Gateway, key: &CacheKey, mark: Mark) {
-    if let Err(error) = gateway.store.mark(key, mark).await {
+async fn mark_target(gateway: &Gateway, key: &CacheKey, mark: Mark) {
+    let marked = gateway.store.mark_target(key, mark).await;
+    warn_unless_marked(key, mark, marked);
+}
+
+fn warn_unless_marked(key: &CacheKey, mark: Mark, marked: Result<(), StoreError>) {
+    if let Err(error) = marked {
         warn!(%key, %error, ?mark, "A stored response could not be marked on disk.");
     }
 }

@@ -121,6 +121,11 @@ impl Effective {
         CacheKey::from_text(&self.key)
     }
 
+    /// Whether it is filed as it is forwarded. What is not may differ by what the key does not hold.
+    pub(crate) fn is_filed_as_forwarded(&self) -> bool {
+        self.key.ends_with(self.path_and_query.as_str())
+    }
+
     /// The effective URI.
     pub(crate) fn uri(&self) -> Result<Uri, http::Error> {
         Uri::builder()

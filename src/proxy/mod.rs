@@ -29,6 +29,7 @@ mod keeping;
 mod outgoing;
 mod own_paths;
 mod pipeline;
+mod post;
 mod problem;
 mod progress;
 mod ranges;

@@ -18,6 +18,7 @@ use super::{
     memory::{Behind, Memory},
     pending::{Pending, SELECTOR_JOBS_MAX},
     purges::PurgeLog,
+    queries::Queries,
     resource::StoredResponse,
     writer::Writer,
 };
@@ -40,6 +41,7 @@ pub(super) struct Inner {
     pub(super) purges: Arc<PurgeLog>,
     pub(super) memory: Memory,
     pub(super) pending: Pending,
+    pub(super) queries: Queries,
     /// `None`: the tier is off.
     pub(super) disk: Option<Arc<Disk>>,
     pub(super) reads: Semaphore,
@@ -112,6 +114,7 @@ impl Inner {
             metrics,
             purges: Arc::default(),
             pending: Pending::new(),
+            queries: Queries::new(disk.as_ref().is_some_and(|disk| disk.entries() > 0)),
             disk: disk.map(Arc::new),
             reads: Semaphore::new(READS_MAX),
             purging: Semaphore::new(SELECTOR_JOBS_MAX),

@@ -51,7 +51,15 @@ impl Inner {
             let sought = key.clone();
             let found = self.on_disk(move |disk| disk.find(&sought)).await;
             match self.merge(key, before, found)? {
-                Merged::Done(resource) => return Ok(resource),
+                Merged::Done(resource) => {
+                    // The disk may lose what memory now has.
+                    if resource.is_some()
+                        && let Some(forgotten) = self.queries.know(key)
+                    {
+                        self.invalidate_forgotten(&forgotten);
+                    }
+                    return Ok(resource);
+                }
                 Merged::Outdated => {}
             }
         }

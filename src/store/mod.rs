@@ -25,6 +25,7 @@ mod pending;
 mod publish;
 mod purge;
 mod purges;
+mod queries;
 mod resource;
 mod writer;
 
@@ -305,6 +306,25 @@ impl Store {
     /// When the disk tier does not take it; the mark then holds for what is in memory.
     pub async fn mark(&self, key: &CacheKey, mark: Mark) -> Result<(), StoreError> {
         self.inner.mark(key, mark).await
+    }
+
+    /// The same, and for the responses to QUERY requests of the same URI and partition: what an unsafe method does.
+    ///
+    /// # Errors
+    /// As [`Store::mark`].
+    pub async fn mark_target(&self, key: &CacheKey, mark: Mark) -> Result<(), StoreError> {
+        self.inner.mark_target(key, mark).await
+    }
+
+    /// Invalidates as [`Store::mark_target`] does, for the sake of a response that takes the place of what is stored. It may
+    /// be published under the ticket returned; `None` where something else was purged since `ticket`. The result beside
+    /// it is that of [`Store::mark`].
+    pub async fn supersede(
+        &self,
+        ticket: Ticket,
+        key: &CacheKey,
+    ) -> (Option<Ticket>, Result<(), StoreError>) {
+        self.inner.supersede(ticket, key).await
     }
 
     /// Purges what `selector` selects, in both tiers; durable when it returns.

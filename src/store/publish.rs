@@ -49,6 +49,22 @@ impl Inner {
         stored: StoredResponse,
         freshened: Option<&StoredResponse>,
     ) -> Published {
+        let mut forgotten = None;
+        let published = self.publish_knowing(ticket, key, stored, freshened, &mut forgotten);
+        if let Some(forgotten) = forgotten {
+            self.invalidate_forgotten(&forgotten);
+        }
+        published
+    }
+
+    fn publish_knowing(
+        &self,
+        ticket: Ticket,
+        key: &CacheKey,
+        stored: StoredResponse,
+        freshened: Option<&StoredResponse>,
+        forgotten: &mut Option<CacheKey>,
+    ) -> Published {
         // Purges wait until what is published here is where they find it.
         let log = self.purges.read();
         if !log.is_current(ticket, key) {
@@ -75,6 +91,8 @@ impl Inner {
             || self.pending.has(key)
             || resource.is_some_and(|known| known.has(stored.id()) || replaces.is_some());
         changing.replace(key, &variants, is_complete);
+        // While purges wait: whoever invalidates from here on finds it.
+        *forgotten = self.queries.know(key);
         if self.disk.is_none() {
             return place;
         }
@@ -96,11 +114,16 @@ impl Inner {
         mark: Mark,
     ) -> Result<(), StoreError> {
         self.purges.invalidate(key);
-        let is_noted = {
-            let changing = self.memory.change(key.as_str());
-            apply_to_memory(&changing, key, Effect::Mark(mark));
-            self.disk.is_none() || (!self.pending.is_crowded() && self.pending.mark(key, mark))
-        };
+        self.mark_stored(key, mark).await
+    }
+
+    /// The same, where fills that are under way are seen to already.
+    pub(super) async fn mark_stored(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        mark: Mark,
+    ) -> Result<(), StoreError> {
+        let is_noted = self.mark_at_once(key, mark);
         if self.disk.is_some() && self.pending.is_closing() {
             return Err(StoreError::Unavailable);
         }
@@ -109,6 +132,13 @@ impl Inner {
             self.distrust_disk(mark);
         }
         Ok(())
+    }
+
+    /// Marks what is in memory, and what is on disk unless too much waits for it: whether it did.
+    pub(super) fn mark_at_once(&self, key: &CacheKey, mark: Mark) -> bool {
+        let changing = self.memory.change(key.as_str());
+        apply_to_memory(&changing, key, Effect::Mark(mark));
+        self.disk.is_none() || (!self.pending.is_crowded() && self.pending.mark(key, mark))
     }
 
     /// Whether neither the disk nor what waits for it has anything of `key`, as far as can be told.
@@ -124,7 +154,7 @@ impl Inner {
 
     /// Has everything that is on disk now marked, for want of room to say what of it: from now on for lookups, and on
     /// disk when that takes it.
-    fn distrust_disk(&self, mark: Mark) {
+    pub(super) fn distrust_disk(&self, mark: Mark) {
         if self.pending.is_distrusting(mark) {
             return;
         }

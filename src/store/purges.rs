@@ -88,10 +88,18 @@ impl PurgeLog {
     /// Notes that `key` is invalidated, by way of the overlay.
     pub(super) fn invalidate(&self, key: &CacheKey) {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        entries.latest += 1;
-        let (slot, number) = (entries.slot(key), entries.latest);
-        entries.keys[slot] = number;
+        let number = entries.invalidate(key);
         self.latest.store(number, Ordering::Release);
+    }
+
+    /// Notes that `key` is invalidated for the sake of what will take its place: that is current under the ticket returned,
+    /// unless something else was purged since `ticket`.
+    pub(super) fn renew(&self, ticket: Ticket, key: &CacheKey) -> Option<Ticket> {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let was_current = entries.is_current(ticket, key);
+        let number = entries.invalidate(key);
+        self.latest.store(number, Ordering::Release);
+        was_current.then_some(Ticket(number))
     }
 
     /// Logs a purge that stays in force until its work on disk is done.
@@ -131,8 +139,19 @@ impl Entries {
         !since.any(|(_, matcher)| matcher.matches(key))
     }
 
+    fn invalidate(&mut self, key: &CacheKey) -> u64 {
+        self.latest += 1;
+        let slot = self.slot(key);
+        self.keys[slot] = self.latest;
+        self.latest
+    }
+
+    /// The queries to a URI share its slot: what invalidates the URI wins over their fills too.
     fn slot(&self, key: &CacheKey) -> usize {
-        let hash = self.hasher.hash_one(key.as_str());
+        let target = key.query_target();
+        let hash = self
+            .hasher
+            .hash_one(target.as_ref().unwrap_or(key).as_str());
         usize::try_from(hash % KEY_SLOTS as u64).unwrap_or_default()
     }
 
@@ -207,6 +226,13 @@ impl Matcher {
 }
 
 impl RowRange {
+    /// The rows of every response to a QUERY of `uri`.
+    pub(super) fn of_queries(uri: &str) -> Self {
+        let mut prefix = with_nul(uri);
+        prefix.extend_from_slice(CacheKey::QUERY_PARTITION.as_bytes());
+        Self::starting(&prefix)
+    }
+
     /// Every row that starts so.
     pub(super) fn starting(prefix: &[u8]) -> Self {
         let mut until = prefix.to_vec();
@@ -312,6 +338,23 @@ mod tests {
         assert!(!log.is_current(before, &purged));
         assert!(log.is_current(before, &other));
         assert!(log.is_current(log.ticket(), &purged));
+    }
+
+    #[test]
+    fn who_invalidates_to_replace_gets_a_ticket_unless_somebody_else_purged_meanwhile() {
+        let log = Arc::new(PurgeLog::default());
+        let (target, query) = (key("http://a/"), key("~query-d http://a/"));
+        let ticket = log.ticket();
+        let renewed = log.renew(ticket, &target).unwrap();
+        assert!(log.is_current(renewed, &target));
+        assert!(!log.is_current(ticket, &target));
+        assert!(
+            !log.is_current(ticket, &query),
+            "the queries share the slot"
+        );
+        drop(log.begin(Matcher::Uri("http://a/".to_owned()), Effect::Remove));
+        assert!(!log.is_current(renewed, &target));
+        assert_eq!(log.renew(renewed, &target), None);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod modes;
 mod open_proxy;
 mod outage;
 mod poisoning;
+mod post;
 mod privacy;
 mod refresh_ahead;
 mod refusals;

@@ -8,6 +8,7 @@ mod disk_full;
 mod listing;
 mod model;
 mod purging;
+mod queries;
 mod restart;
 mod tiers;
 
