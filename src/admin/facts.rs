@@ -31,9 +31,11 @@ pub(super) fn windows(key: &CacheKey, head: &StoredHead, settings: &Settings) ->
     }
 }
 
-/// What lies in a private partition was stored by a private cache, where s-maxage means nothing.
+/// What lies in a private partition was stored by a private cache, where s-maxage means nothing. The content of a QUERY
+/// alone makes no such partition.
 fn settings_of(key: &CacheKey, settings: &Settings) -> Settings {
-    let kind = match key.partition() {
+    let target = key.query_target();
+    let kind = match target.as_ref().unwrap_or(key).partition() {
         Some(_) => CacheKind::Private,
         None => settings.kind,
     };

@@ -225,7 +225,7 @@ pub struct Entry {
     pub id: String,
     /// The effective upstream URI.
     pub url: String,
-    /// The private partition it belongs to.
+    /// The partition it belongs to: of a credential, or `query-` and a digest of the content of a QUERY.
     #[schema(required)]
     pub partition: Option<String>,
     /// Its status.

@@ -21,7 +21,8 @@ pub struct RequestHead<'a> {
     pub method: &'a Method,
     /// Its fields.
     pub headers: &'a HeaderMap,
-    /// Whether it has a body (a GET with one is neither answered from nor put into the store).
+    /// Whether it has a body that is not part of its key, as the content of a QUERY is (a GET with one is neither answered
+    /// from nor put into the store).
     pub has_body: bool,
 }
 
@@ -152,14 +153,14 @@ pub fn decide(
     }
 }
 
-/// Whether a stored response may answer the request at all: GET or HEAD, without a body.
+/// Whether a stored response may answer the request at all: GET, HEAD or QUERY, with nothing that is not in the key.
 pub(super) fn is_read(request: &RequestHead<'_>) -> bool {
     is_read_method(request.method) && !request.has_body
 }
 
 /// Whether what is stored can be of use to a request with this method.
 pub fn is_read_method(method: &Method) -> bool {
-    method == Method::GET || method == Method::HEAD
+    method == Method::GET || method == Method::HEAD || method == Method::QUERY
 }
 
 /// Why the origin cannot be had; `None` when it can.
@@ -344,7 +345,7 @@ impl Question<'_> {
         let headers = self.request.headers;
         let personal =
             self.settings.kind == CacheKind::Shared && headers.contains_key(AUTHORIZATION);
-        self.request.method == Method::GET
+        self.request.method != Method::HEAD
             && !self.client.no_cache
             && !self.client.no_store
             && !headers.contains_key(RANGE)

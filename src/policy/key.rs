@@ -80,7 +80,7 @@ impl CacheKey {
         }
     }
 
-    /// The private partition, an HMAC of the credential, if the response belongs to one.
+    /// The partition, if the response belongs to one: of a credential (its HMAC), of a Host, of the content of a QUERY.
     pub fn partition(&self) -> Option<&str> {
         let rest = self.0.strip_prefix('~')?;
         rest.split_once(' ').map(|(partition, _)| partition)

@@ -82,13 +82,13 @@ pub(super) enum Storing {
     No(Reason),
 }
 
-/// Decides whether the response to a GET is stored.
+/// Decides whether the response to a GET or a QUERY is stored.
 pub(super) fn may_store(
     request: &RequestHead<'_>,
     response: &ResponseHead<'_>,
     settings: &Settings,
 ) -> Storing {
-    if request.method != Method::GET {
+    if request.method != Method::GET && request.method != Method::QUERY {
         return Storing::No(Reason::Method);
     }
     if request.has_body {

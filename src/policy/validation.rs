@@ -6,7 +6,7 @@
 //! [`decide`]: super::decide
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method,
+    HeaderMap, HeaderName, HeaderValue,
     header::{
         DATE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
     },
@@ -15,6 +15,7 @@ use http::{
 use super::{
     RequestHead, ResponseHead, StoredHead, Timestamp,
     date::http_date,
+    decide::is_read_method,
     entity_tag::{EntityTag, any_matches},
 };
 
@@ -38,7 +39,7 @@ pub fn answer_conditionally(request: &RequestHead<'_>, stored: &StoredHead) -> A
     if !matches_origin_conditions(request.headers, stored) {
         return Answer::PreconditionFailed;
     }
-    let reads = request.method == Method::GET || request.method == Method::HEAD;
+    let reads = is_read_method(request.method);
     match (is_known_to_client(request.headers, stored), reads) {
         (false, _) => Answer::Full,
         (true, true) => Answer::NotModified,

@@ -1,6 +1,6 @@
-//! Requests that only the origin can answer: every method but GET, a GET with a body, what bypasses the cache, and
-//! changes of protocol. Streams both ways, buffers nothing, and sees to the invalidation of what an unsafe method
-//! changed.
+//! Requests that only the origin can answer: every method but GET and QUERY, a GET with a body, a QUERY too large to be
+//! filed, what bypasses the cache, and changes of protocol. Streams both ways, buffers nothing, and sees to the
+//! invalidation of what an unsafe method changed.
 
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ pub(crate) struct Direct<'a> {
 
 impl Direct<'_> {
     /// Forwards the request and hands the answer on.
-    pub(crate) async fn answer(self, mut request: Request<Incoming>) -> Reply {
+    pub(crate) async fn answer(self, mut request: Request<RequestBody>) -> Reply {
         let upgrade = requested_upgrade(&request);
         let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let (method, headers) = (request.method().clone(), request.headers().clone());
@@ -251,11 +251,19 @@ impl Direct<'_> {
     }
 }
 
+/// The body of a request as it comes from its client, which may not take its time.
+pub(crate) fn upload(arrival: &Arrival, body: Incoming) -> RequestBody {
+    match arrival.version {
+        Version::HTTP_2 => InTime::new(body).boxed_unsync(),
+        _ => body.map_err(Into::into).boxed_unsync(),
+    }
+}
+
 async fn send(
     gateway: &Gateway,
     arrival: &Arrival,
     effective: &Effective,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     upgrade: Option<&HeaderValue>,
 ) -> Result<Response<ResponseBody>, Failed> {
     let upstream = effective.upstream(gateway).ok_or_else(Failed::internal)?;
@@ -273,10 +281,6 @@ async fn send(
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol.clone());
     }
-    let body: RequestBody = match arrival.version {
-        Version::HTTP_2 => InTime::new(body).boxed_unsync(),
-        _ => body.map_err(Into::into).boxed_unsync(),
-    };
     let mut outgoing = Request::new(body);
     *outgoing.method_mut() = head.method;
     *outgoing.uri_mut() = effective.uri().map_err(|_| Failed::internal())?;

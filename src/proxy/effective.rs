@@ -7,7 +7,7 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 
-use super::{Gateway, RouteConfig, problem::Problem, routes::Asked};
+use super::{Gateway, RouteConfig, problem::Problem, query::QueryContent, routes::Asked};
 use crate::{
     policy::{self, CacheKey, CacheKind, QueryRules, Reason, Settings},
     upstream::Upstream,
@@ -28,6 +28,8 @@ pub(crate) struct Effective {
     pub(crate) host: Option<HeaderValue>,
     /// The key, as text: built once, compared without copies.
     pub(crate) key: String,
+    /// The content of a QUERY, where the key holds its digest.
+    pub(crate) content: Option<QueryContent>,
 }
 
 /// How a request was addressed.
@@ -113,12 +115,30 @@ impl Effective {
             path_and_query: target.forwarded,
             host: None,
             key,
+            content: None,
         }
     }
 
     /// The key.
     pub(crate) fn cache_key(&self) -> CacheKey {
         CacheKey::from_text(&self.key)
+    }
+
+    /// The same with this content, and its digest in the key.
+    pub(crate) fn with_content(&self, content: QueryContent, digest: &str) -> Self {
+        Self {
+            key: self.cache_key().with_query(digest).as_str().to_owned(),
+            content: Some(content),
+            ..self.clone()
+        }
+    }
+
+    /// The method of whoever fills this key. What answers a HEAD is a stored response to a GET.
+    pub(crate) fn method_of_fill(&self) -> Method {
+        match self.content {
+            Some(_) => Method::QUERY,
+            None => Method::GET,
+        }
     }
 
     /// Whether it is filed as it is forwarded. What is not may differ by what the key does not hold.

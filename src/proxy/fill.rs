@@ -13,8 +13,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tracing::debug;
 
@@ -28,6 +27,7 @@ use super::{
     hold_down,
     keeping::{Keeping, Whole},
     outgoing::remove_hop_by_hop,
+    query::QueryContent,
     request, trailers,
 };
 use crate::{
@@ -237,8 +237,9 @@ async fn run(gateway: &Arc<Gateway>, fill: &Arc<Fill>, plan: Plan) {
             Err(failed) => return failed_to_ask(gateway, fill, &plan, failed),
         };
         let stored = plan.stored.as_ref().map(|stored| &stored.head);
+        let method = effective.method_of_fill();
         let request = RequestHead {
-            method: &Method::GET,
+            method: &method,
             headers: &plan.headers,
             has_body: false,
         };
@@ -285,20 +286,26 @@ async fn ask(
         effective,
         &plan.headers,
         plan.conditions,
-        &Method::GET,
+        &effective.method_of_fill(),
     );
     if validate && let Some(stored) = &plan.stored {
         policy::validation_headers(&mut headers, &stored.head);
     }
-    let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
-    let mut outgoing = Request::new(body);
+    if let Some(content) = &effective.content {
+        // It is here, whatever the client's connection was asked to wait for, or how it was framed.
+        headers.remove(header::EXPECT);
+        headers.insert(header::CONTENT_LENGTH, content.bytes().len().into());
+    }
+    let content = effective.content.as_ref().map(QueryContent::bytes);
+    let mut outgoing = Request::new(content.cloned().unwrap_or_default());
+    *outgoing.method_mut() = effective.method_of_fill();
     *outgoing.uri_mut() = effective.uri().map_err(|_| Failed::internal())?;
     *outgoing.headers_mut() = headers;
     if let Some(interim) = &plan.arrival.interim {
         interim.listen(&mut outgoing);
     }
     let request_time = gateway.clock.now();
-    let mut response = upstream.send(outgoing).await.map_err(Failed::from)?;
+    let mut response = upstream.send_whole(outgoing).await.map_err(Failed::from)?;
     let response_time = gateway.clock.now();
     remove_hop_by_hop(response.headers_mut());
     Ok(Answered {

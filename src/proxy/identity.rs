@@ -77,6 +77,27 @@ impl Identity {
         hash[..32].to_owned()
     }
 
+    /// The digest of a QUERY: of its content and of what says how that is to be read. Keyed, because a key may be shown and
+    /// the content may not, and so that nobody can look for two contents of one digest.
+    pub(crate) fn query_digest(&self, headers: &HeaderMap, content: &[u8]) -> String {
+        let mut hasher = blake3::Hasher::new_keyed(&self.secret);
+        // No length of a credential: the digest is none of a partition.
+        hasher.update(b"QUERY\xff\xff\xff");
+        for name in [
+            header::CONTENT_TYPE,
+            header::CONTENT_ENCODING,
+            header::CONTENT_LANGUAGE,
+        ] {
+            for value in headers.get_all(name) {
+                hasher.update(&(value.len() as u64).to_be_bytes());
+                hasher.update(value.as_bytes());
+            }
+            hasher.update(&u64::MAX.to_be_bytes());
+        }
+        let hash = hasher.update(content).finalize().to_hex();
+        hash[..32].to_owned()
+    }
+
     /// Whether a request has passed this gateway before.
     pub(crate) fn has_seen(&self, headers: &HeaderMap) -> bool {
         headers.get_all(header::VIA).iter().any(|value| {
@@ -140,6 +161,44 @@ mod tests {
         assert!(!here.has_seen(&headers));
         headers.append(header::VIA, here.via_upstream(Version::HTTP_11));
         assert!(here.has_seen(&headers));
+    }
+
+    #[test]
+    fn a_query_is_named_by_its_content_and_by_how_that_is_read() {
+        let identity = Identity::load_or_create(tempfile::tempdir().unwrap().path()).unwrap();
+        let digest = |fields: &[(&'static str, &'static str)], content: &[u8]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(*name, value.parse().unwrap());
+            }
+            identity.query_digest(&headers, content)
+        };
+        let json = &[("content-type", "application/json")][..];
+        assert_eq!(digest(json, b"{}"), digest(json, b"{}"));
+        assert_eq!(digest(json, b"{}").len(), 32);
+        let others = [
+            digest(json, b"{ }"),
+            digest(&[], b"{}"),
+            digest(&[("content-language", "application/json")], b"{}"),
+            digest(
+                &[
+                    ("content-type", "application/json"),
+                    ("content-encoding", "gzip"),
+                ],
+                b"{}",
+            ),
+            digest(
+                &[("content-type", "application/json"), ("content-type", "x")],
+                b"{}",
+            ),
+            digest(&[("content-type", "text/plain")], b"{}"),
+        ];
+        assert!(others.iter().all(|other| *other != digest(json, b"{}")));
+        let same = digest(
+            &[("content-type", "application/json"), ("accept", "x")],
+            b"{}",
+        );
+        assert_eq!(same, digest(json, b"{}"));
     }
 
     #[test]

@@ -39,7 +39,7 @@ use tokio::{
 };
 
 use super::{identity::via_downstream, outgoing::remove_hop_by_hop};
-use crate::upstream::{self, RequestBody};
+use crate::upstream;
 
 /// Interim responses that one request gets. Pages send a few hints; a server that works long sends a 102 now and then.
 const HEADS_MAX: usize = 16;
@@ -81,7 +81,7 @@ pub(crate) fn channel(version: Version) -> Option<(Interim, Heads)> {
 
 impl Interim {
     /// Takes what the origin sends before it answers `request`.
-    pub(crate) fn listen(&self, request: &mut Request<RequestBody>) {
+    pub(crate) fn listen<B>(&self, request: &mut Request<B>) {
         let Self(passing) = self.clone();
         upstream::on_interim(request, move |status, headers| {
             passing.take(status, headers);

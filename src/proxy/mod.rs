@@ -32,6 +32,7 @@ mod pipeline;
 mod post;
 mod problem;
 mod progress;
+mod query;
 mod ranges;
 mod refresh_ahead;
 mod refuse;

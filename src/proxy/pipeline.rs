@@ -4,7 +4,8 @@
 //! refused ──────────────────────────────────────────────► problem
 //! own path ─────────────────────────────────────────────► router
 //! CONNECT ──────────────────────────────────────────────► tunnel
-//! no GET or HEAD, a body, an upgrade ───────────────────► direct ─► invalidate
+//! QUERY ─► its content, if it fits, into the key ───────┐
+//! no GET or HEAD, a body, an upgrade ───────────────────│► direct ─► invalidate
 //! store.lookup, connectivity, mode ─► policy::decide ─┬─► reuse      (and perhaps a fill behind)
 //!                                                     ├─► fetch      (collapse, fill, judge, store or stand in)
 //!                                                     └─► problem 504
@@ -24,12 +25,13 @@ use super::{
     body::Body,
     cache_status::CacheStatus,
     connection::Peer,
-    direct::Direct,
+    direct::{self, Direct, requested_upgrade},
     effective::Effective,
     fetch::{self, Fetch},
     hit::{Admitted, may_be_stored},
     interim,
     problem::Problem,
+    query::{Gathered, QueryContent},
     refresh_ahead,
     respond::{self, Ending, Reply, count_stale},
     tunnel,
@@ -40,6 +42,7 @@ use crate::{
         Reuse,
     },
     store::{Resource, StoredResponse},
+    upstream::RequestBody,
 };
 
 /// Answers a request.
@@ -97,16 +100,21 @@ async fn go(
         Destination::Tunnel(_) | Destination::Upstream(_)
             if is_cut_off(gateway, arrival, &request) =>
         {
-            let detail = "the mode is offline: nothing is sent upstream";
-            Reply::problem(Problem::new(Reason::OfflineMiss, detail), arrival.id)
+            cut_off(arrival)
         }
         Destination::Tunnel(authority) => {
             tunnel::answer(gateway, peer, arrival, authority, request).await
         }
         Destination::Upstream(effective) if may_be_stored(&request) => {
+            let request = request.map(|body| direct::upload(arrival, body));
             read(gateway, peer, arrival, effective, request).await
         }
+        Destination::Upstream(effective) if is_query(&request) => {
+            let request = request.map(|body| direct::upload(arrival, body));
+            query(gateway, peer, arrival, effective, request).await
+        }
         Destination::Upstream(effective) => {
+            let request = request.map(|body| direct::upload(arrival, body));
             let bypass = *request.method() == Method::GET;
             let why = if bypass {
                 ForwardReason::Bypass
@@ -142,8 +150,54 @@ async fn own(gateway: &Gateway, request: Request<Incoming>) -> Reply {
 
 /// Whether the mode keeps from the origin what only the origin can answer.
 fn is_cut_off(gateway: &Gateway, arrival: &Arrival, request: &Request<Incoming>) -> bool {
-    !may_be_stored(request)
-        && gateway.modes.effective(arrival.route, gateway.clock.now()) == Mode::Offline
+    !may_be_stored(request) && !is_query(request) && is_offline(gateway, arrival)
+}
+
+fn is_offline(gateway: &Gateway, arrival: &Arrival) -> bool {
+    gateway.modes.effective(arrival.route, gateway.clock.now()) == Mode::Offline
+}
+
+fn cut_off(arrival: &Arrival) -> Reply {
+    let detail = "the mode is offline: nothing is sent upstream";
+    Reply::problem(Problem::new(Reason::OfflineMiss, detail), arrival.id)
+}
+
+/// Whether the request is a QUERY whose content can be part of its key.
+fn is_query<B>(request: &Request<B>) -> bool {
+    *request.method() == Method::QUERY && requested_upgrade(request).is_none()
+}
+
+/// A QUERY: a read once its content is here. One that is too large for that goes straight to the origin.
+async fn query(
+    gateway: &Arc<Gateway>,
+    peer: &Peer,
+    arrival: &Arrival,
+    effective: &Effective,
+    request: Request<RequestBody>,
+) -> Reply {
+    let (head, body) = request.into_parts();
+    let content = match QueryContent::gather(body, &gateway.in_flight_bytes).await {
+        Ok(Gathered::Whole(content)) => content,
+        Ok(Gathered::TooLarge(_)) if is_offline(gateway, arrival) => return cut_off(arrival),
+        Ok(Gathered::TooLarge(body)) => {
+            let (why, request) = (ForwardReason::Bypass, Request::from_parts(head, body));
+            return unread(gateway, peer, arrival, effective, why, request).await;
+        }
+        Err(error) => {
+            let detail = format!("the request body broke off: {error}");
+            return Reply::problem(Problem::closing(Reason::BadRequest, detail), arrival.id);
+        }
+    };
+    let digest = gateway
+        .identity
+        .query_digest(&head.headers, content.bytes());
+    let request = Request::from_parts(head, content.to_body());
+    let effective = effective.with_content(content, &digest);
+    let arrival = Arrival {
+        destination: Destination::Upstream(effective.clone()),
+        ..arrival.clone()
+    };
+    read(gateway, peer, &arrival, &effective, request).await
 }
 
 /// What the store cannot answer: straight to the origin.
@@ -153,7 +207,7 @@ async fn unread(
     arrival: &Arrival,
     effective: &Effective,
     why: ForwardReason,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Reply {
     let mode = gateway.modes.effective(arrival.route, gateway.clock.now());
     let settings = arrival.settings(gateway).under(mode);
@@ -175,7 +229,7 @@ async fn read(
     peer: &Peer,
     arrival: &Arrival,
     effective: &Effective,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Reply {
     let key = effective.cache_key();
     let resource = lookup(gateway, &key).await;
@@ -231,7 +285,7 @@ async fn read(
             Reply::problem(Problem::new(reason, detail), arrival.id)
         }
         Decision::Forward(forward)
-            if *request.method() == Method::GET && forward.why != ForwardReason::Bypass =>
+            if *request.method() != Method::HEAD && forward.why != ForwardReason::Bypass =>
         {
             let settings = arrival.settings(gateway).under(mode);
             let (stored, settings) = (selected.clone(), settings.as_ref());
@@ -277,7 +331,7 @@ fn reuse_stored(
     arrival: &Arrival,
     resource: &Resource,
     stored: &Arc<StoredResponse>,
-    request: &Request<Incoming>,
+    request: &Request<impl Sized>,
     reuse: &Reuse,
     mode: Mode,
 ) -> Reply {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, Version, header, request};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
@@ -37,7 +38,7 @@ struct Failure {
 
 impl Upstream {
     /// Sends a request whose URI is absolute and whose `Host` is set, and returns when the response head is whole.
-    /// Tries every origin when a connect fails; retries a bodiless safe request once when a pooled connection turns out
+    /// Tries every origin when a connect fails; retries a safe request without a body once when a pooled connection turns out
     /// dead. A 101 keeps hyper's upgrade in the extensions.
     ///
     /// # Errors
@@ -46,8 +47,27 @@ impl Upstream {
         &self,
         request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, ForwardError> {
+        self.send_outgoing(Outgoing::new(request, Offer::new)).await
+    }
+
+    /// As [`Upstream::send`], for a request whose content is in memory: it is retried with its content.
+    ///
+    /// # Errors
+    /// As [`Upstream::send`].
+    pub async fn send_whole(
+        &self,
+        request: Request<Bytes>,
+    ) -> Result<Response<ResponseBody>, ForwardError> {
+        self.send_outgoing(Outgoing::new(request, Offer::whole))
+            .await
+    }
+
+    async fn send_outgoing(
+        &self,
+        outgoing: Outgoing,
+    ) -> Result<Response<ResponseBody>, ForwardError> {
         self.touch();
-        let result = self.send_with_permit(request).await;
+        let result = self.send_with_permit(outgoing).await;
         if let Err(error) = &result {
             self.failed(error);
         }
@@ -56,14 +76,13 @@ impl Upstream {
 
     async fn send_with_permit(
         &self,
-        request: Request<RequestBody>,
+        outgoing: Outgoing,
     ) -> Result<Response<ResponseBody>, ForwardError> {
         self.refuse_while_disconnected()?;
         let permit = self.permits.acquire().await?;
         // It may have been lost while we waited.
         self.refuse_while_disconnected()?;
 
-        let outgoing = Outgoing::new(request);
         let start = Instant::now();
         let response = self.try_origins(&outgoing).await?;
         self.reached();
@@ -173,9 +192,9 @@ impl Upstream {
 }
 
 impl Outgoing {
-    fn new(request: Request<RequestBody>) -> Self {
+    fn new<B>(request: Request<B>, offer: fn(B) -> Offer) -> Self {
         let (head, body) = request.into_parts();
-        let body = Offer::new(body);
+        let body = offer(body);
         Self { head, body }
     }
 
@@ -194,7 +213,7 @@ impl Outgoing {
 
     /// Whether sending it twice does no harm (RFC 9110 section 9.2.1).
     fn is_repeatable(&self) -> bool {
-        self.head.method.is_safe() && self.body.is_empty()
+        self.head.method.is_safe() && self.body.is_repeatable()
     }
 
     /// A 101 that nobody asked for would let the origin choose the protocol.

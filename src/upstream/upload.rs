@@ -16,17 +16,25 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, sleep_until};
 
 use super::{RequestBody, error::UploadError};
 
-/// A request body that can be offered to one attempt after another, as long as none has read from it.
+/// A request body that can be offered to one attempt after another, as long as none has read from it, or it is in memory.
 #[derive(Clone)]
 pub(super) struct Offer {
-    slot: Arc<Mutex<Option<RequestBody>>>,
+    source: Source,
     size: SizeHint,
     is_empty: bool,
+}
+
+#[derive(Clone)]
+enum Source {
+    /// A stream, until it is taken.
+    Once(Arc<Mutex<Option<RequestBody>>>),
+    /// For every attempt anew.
+    Whole(Bytes),
 }
 
 /// The handle that one attempt gets.
@@ -50,13 +58,21 @@ impl Offer {
         Self {
             size: body.size_hint(),
             is_empty: body.is_end_stream(),
-            slot: Arc::new(Mutex::new(Some(body))),
+            source: Source::Once(Arc::new(Mutex::new(Some(body)))),
         }
     }
 
-    /// Whether there is no body at all.
-    pub(super) fn is_empty(&self) -> bool {
-        self.is_empty
+    pub(super) fn whole(content: Bytes) -> Self {
+        Self {
+            size: SizeHint::with_exact(content.len() as u64),
+            is_empty: content.is_empty(),
+            source: Source::Whole(content),
+        }
+    }
+
+    /// Whether another attempt would send the same, whatever an earlier one has read.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.is_empty || matches!(self.source, Source::Whole(_))
     }
 
     pub(super) fn upload(&self) -> (Upload, Arc<Progress>) {
@@ -69,8 +85,14 @@ impl Offer {
         (upload, progress)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<RequestBody>> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    fn take(&self) -> Option<RequestBody> {
+        match &self.source {
+            Source::Once(slot) => slot.lock().unwrap_or_else(PoisonError::into_inner).take(),
+            Source::Whole(content) => {
+                let body = Full::new(content.clone()).map_err(|never| match never {});
+                Some(RequestBody::new(body))
+            }
+        }
     }
 }
 
@@ -92,7 +114,7 @@ impl Body for Upload {
     ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let this = self.get_mut();
         if this.taken.is_none() {
-            this.taken = this.offer.lock().take();
+            this.taken = this.offer.take();
         }
         let Some(body) = &mut this.taken else {
             return Poll::Ready(None);

@@ -22,6 +22,7 @@ mod outage;
 mod poisoning;
 mod post;
 mod privacy;
+mod query;
 mod refresh_ahead;
 mod refusals;
 mod restart;

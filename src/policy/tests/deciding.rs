@@ -42,6 +42,9 @@ fn nothing_stored() {
         nothing :: prefer-cache :: - :: 0 => fwd uri-miss collapse
         // Fills that cannot serve others.
         nothing :: - :: HEAD :: 0 => fwd uri-miss
+        nothing :: - :: QUERY :: 0 => fwd uri-miss collapse
+        nothing :: - :: QUERY: Authorization: x :: 0 => fwd uri-miss
+        nothing :: disconnected :: QUERY :: 0 => 504 offline-miss
         nothing :: - :: Range: bytes=0-1 :: 0 => fwd uri-miss
         nothing :: - :: If-None-Match: "a" :: 0 => fwd uri-miss
         nothing :: - :: Authorization: x :: 0 => fwd uri-miss
@@ -65,6 +68,11 @@ fn what_the_store_cannot_answer() {
         Cache-Control: max-age=60 :: disconnected :: GET+body :: 0 => 504 offline-miss
         Cache-Control: max-age=60 :: offline :: DELETE :: 0 => 504 offline-miss
         Cache-Control: max-age=60 :: - :: HEAD :: 0 => hit
+        Cache-Control: max-age=60 :: - :: QUERY :: 0 => hit
+        Cache-Control: max-age=60 | ETag: "a" :: - :: QUERY :: 60 => fwd stale validate collapse
+        Cache-Control: max-age=60 :: disconnected :: QUERY :: 60 => reuse disconnected
+        // With a body that is not in the key.
+        Cache-Control: max-age=60 :: - :: QUERY+body :: 0 => fwd bypass
         // Preconditions for the origin go to the origin, with nothing added (RFC 9111 section 4.3.2).
         Cache-Control: max-age=60 | ETag: "a" :: - :: If-Match: "a" :: 0 => fwd request
         Cache-Control: max-age=60 | ETag: "a" :: - :: If-Unmodified-Since: @0 :: 90 => fwd stale

@@ -73,6 +73,9 @@ fn what_is_stored_and_why_not() {
         - :: - :: Cache-Control: max-age=0 => store
         - :: - :: Expires: 0 => store
         HEAD :: - :: Cache-Control: max-age=60 => pass method
+        QUERY :: - :: Cache-Control: max-age=60 => store
+        QUERY+body :: - :: Cache-Control: max-age=60 => pass request-body
+        QUERY :: - :: 206 Cache-Control: max-age=60 => pass partial
         POST+body :: - :: Cache-Control: max-age=60 => pass method
         M-SEARCH :: - :: Cache-Control: max-age=60 => pass method
         GET+body :: - :: Cache-Control: max-age=60 => pass request-body
