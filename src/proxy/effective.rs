@@ -175,21 +175,14 @@ impl Target {
     /// A read is forwarded under the operator's rules, and filed as it is forwarded. Anything else is forwarded as it came,
     /// but names what reads of the same target store.
     fn of(method: &Method, asked: PathAndQuery, rules: &QueryRules) -> Self {
-        let as_it_came = |filed| Self {
-            forwarded: asked.clone(),
-            filed,
+        let (forwarded, filed) = match rules.apply(asked.as_str()) {
+            Some(ruled) if policy::is_read_method(method) => {
+                let ruled = PathAndQuery::try_from(ruled);
+                (ruled.expect("parts of a target make a target"), None)
+            }
+            ruled => (asked, ruled),
         };
-        let Some(ruled) = rules.apply(asked.as_str()) else {
-            return as_it_came(None);
-        };
-        if !policy::is_read_method(method) {
-            return as_it_came(Some(ruled));
-        }
-        let forwarded = PathAndQuery::try_from(ruled).expect("parts of a target make a target");
-        Self {
-            forwarded,
-            filed: None,
-        }
+        Self { forwarded, filed }
     }
 
     fn filed(&self) -> &str {
