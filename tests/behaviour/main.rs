@@ -10,6 +10,7 @@ mod support;
 
 mod collapse;
 mod cookies;
+mod directives;
 mod evil_origin;
 mod first_read;
 mod interim;
