@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use http::{
-    HeaderMap, Method,
-    header::{AUTHORIZATION, RANGE},
-};
+use http::{HeaderMap, Method, header::AUTHORIZATION};
 
 use super::{
     CacheKind, Freshness, Mode, Reason, Settings, StoredHead, Timestamp,
     directives::RequestDirectives,
+    ranges::{Selection, is_ranged, select_bytes},
     stale::{Window, needs_validation, reuse_within},
     validation::{has_conditions, has_origin_conditions, sends_validators},
 };
@@ -35,6 +33,19 @@ pub enum Lookup<'a> {
     OtherVariants,
     /// The response that matches.
     Stored(&'a StoredHead),
+    /// A part that matches, but has not got what the request asks for.
+    Part(&'a StoredHead),
+}
+
+impl<'a> Lookup<'a> {
+    /// What a stored response that matches, with a body of `body_bytes`, is to the request.
+    pub fn of(request: &RequestHead<'_>, head: &'a StoredHead, body_bytes: u64) -> Self {
+        if head.is_part() && select_bytes(request, head, body_bytes) == Selection::Missing {
+            Self::Part(head)
+        } else {
+            Self::Stored(head)
+        }
+    }
 }
 
 /// Whether an origin can be had.
@@ -116,6 +127,9 @@ pub struct Forward {
     pub validate: bool,
     /// Whether the request may share one fill with others of the same key and variant.
     pub collapse: bool,
+    /// Whether a fill of the whole may run behind: the request wants a range that the stored part has not got, and will
+    /// not be the last one.
+    pub fill_behind: bool,
 }
 
 /// Decides what to do with a request: the heart of the gateway, and the code that `explain` runs. It allocates nothing.
@@ -147,7 +161,10 @@ pub fn decide(
     match lookup {
         Lookup::Nothing => question.without_stored(ForwardReason::UriMiss),
         Lookup::Stored(head) if head.may_be_shared(settings) => question.with_stored(head, now),
-        Lookup::Stored(_) | Lookup::OtherVariants => {
+        Lookup::Part(head) if head.may_be_shared(settings) => {
+            question.without_stored(ForwardReason::Partial)
+        }
+        Lookup::Stored(_) | Lookup::Part(_) | Lookup::OtherVariants => {
             question.without_stored(ForwardReason::VaryMiss)
         }
     }
@@ -194,7 +211,9 @@ impl Question<'_> {
             validate: false,
             collapse: is_read(self.request)
                 && self.may_share_a_fill()
+                && !is_ranged(self.request.headers)
                 && !has_conditions(self.request.headers),
+            fill_behind: why == ForwardReason::Partial && self.may_fill_behind(),
         })
     }
 
@@ -313,7 +332,10 @@ impl Question<'_> {
                 ForwardReason::Stale
             },
             validate,
-            collapse: self.may_share_a_fill() && !own_conditions,
+            collapse: self.may_share_a_fill()
+                && !is_ranged(self.request.headers)
+                && !own_conditions,
+            fill_behind: false,
         })
     }
 
@@ -339,8 +361,15 @@ impl Question<'_> {
         self.client.no_cache || (too_old && !immutable)
     }
 
-    /// Whether a fill for this request can serve others: a whole representation, that nobody asked to have validated anew,
-    /// and in a shared cache not one for a credential, which as a rule turns out not to be shareable.
+    /// Whether the whole may be fetched for a request that wants a range of it. A metered link is left alone.
+    fn may_fill_behind(&self) -> bool {
+        is_ranged(self.request.headers)
+            && self.may_share_a_fill()
+            && matches!(self.mode, Mode::Auto | Mode::Online)
+    }
+
+    /// Whether a fill of the whole for this request can serve others: nobody asked to have it validated anew, and in a
+    /// shared cache it is not for a credential, which as a rule turns out not to be shareable.
     fn may_share_a_fill(&self) -> bool {
         let headers = self.request.headers;
         let personal =
@@ -348,7 +377,6 @@ impl Question<'_> {
         self.request.method != Method::HEAD
             && !self.client.no_cache
             && !self.client.no_store
-            && !headers.contains_key(RANGE)
             && !personal
     }
 }

@@ -18,6 +18,7 @@ mod judge;
 mod key;
 mod mode;
 mod query;
+mod ranges;
 mod reason;
 mod settings;
 mod stale;
@@ -40,6 +41,10 @@ pub use judge::{Failure, Judgement, OnFailure, ResponseHead, judge, on_failure, 
 pub use key::CacheKey;
 pub use mode::Mode;
 pub use query::{ParameterPattern, QueryRules};
+pub use ranges::{
+    Answered, Assembly, Combined, Completion, Extent, Selection, Stretch, combine, completion,
+    contradicts, select_bytes, whole_if_complete,
+};
 pub use reason::Reason;
 pub use settings::{CacheKind, ClientCacheControl, CookiePolicy, Overridable, Overrides, Settings};
 pub use storing::{Mark, StoredHead, store_post_answer};

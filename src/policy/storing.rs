@@ -20,7 +20,9 @@ use super::{
     entity_tag::EntityTag,
     freshness::is_heuristically_cacheable,
     invalidation::same_origin_target,
+    ranges::{ContentRange, is_ranged},
     stale::forbids_stale_reuse,
+    validation::has_origin_conditions,
 };
 
 /// Fields that are never stored (RFC 9111 section 3.1), besides the ones a `Connection` field names. `Trailer` is one,
@@ -94,8 +96,8 @@ pub(super) fn may_store(
     if request.has_body {
         return Storing::No(Reason::RequestBody);
     }
-    if response.status == StatusCode::PARTIAL_CONTENT {
-        return Storing::No(Reason::Partial);
+    if let Some(reason) = answers_less_than_a_get(request, response) {
+        return Storing::No(reason);
     }
     judge_fields(request, response, settings)
 }
@@ -121,7 +123,25 @@ pub fn store_post_answer(
     }
 }
 
-fn judge_fields(
+/// Why an answer that is right for this request only, with its range and conditions, is not stored. A 206 of one range
+/// is stored as a part; one that nobody asked for, or of several ranges, is not.
+fn answers_less_than_a_get(
+    request: &RequestHead<'_>,
+    response: &ResponseHead<'_>,
+) -> Option<Reason> {
+    let is_part = || is_ranged(request.headers) && ContentRange::of(response.headers).is_some();
+    match response.status {
+        StatusCode::PARTIAL_CONTENT if !is_part() => Some(Reason::Partial),
+        StatusCode::RANGE_NOT_SATISFIABLE if is_ranged(request.headers) => Some(Reason::Partial),
+        StatusCode::PRECONDITION_FAILED if has_origin_conditions(request.headers) => {
+            Some(Reason::Status)
+        }
+        _ => None,
+    }
+}
+
+/// Decides by directives, fields and status alone.
+pub(super) fn judge_fields(
     request: &RequestHead<'_>,
     response: &ResponseHead<'_>,
     settings: &Settings,
@@ -205,12 +225,12 @@ fn can_never_be_reused(head: &StoredHead, settings: &Settings) -> bool {
     needs_validation && !head.terms.has_validator && forbids_stale_reuse(head, settings)
 }
 
-/// Statuses whose meaning for caches this gateway knows, for `must-understand`: the final ones of RFC 9110, but for 206,
-/// which is not stored yet, and 304, which never is.
+/// Statuses whose meaning for caches this gateway knows, for `must-understand`: the final ones of RFC 9110, but for 304,
+/// which is never stored.
 fn is_understood(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),
-        200..=205 | 300..=303 | 305..=308 | 400..=417 | 421 | 422 | 426 | 500..=505
+        200..=206 | 300..=303 | 305..=308 | 400..=417 | 421 | 422 | 426 | 500..=505
     )
 }
 

@@ -106,6 +106,51 @@ pub(super) fn validators_agree(new: &HeaderMap, stored: &HeaderMap) -> bool {
     agree(&ETAG, same_tag) && agree(&LAST_MODIFIED, same_date)
 }
 
+/// The validator that promises the same bytes: a strong entity tag, or where there is no tag at all a date that is strong
+/// (RFC 9110 section 8.8.2.2).
+pub(super) fn strong_validator(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut tags = headers.get_all(ETAG).iter();
+    match (tags.next(), tags.next()) {
+        (Some(tag), None) => EntityTag::of(tag).is_strong().then_some(tag),
+        (Some(_), Some(_)) => None,
+        (None, _) => strong_date(headers).and(headers.get(LAST_MODIFIED)),
+    }
+}
+
+/// Whether both have a strong validator, and the same.
+pub(super) fn same_strong_validator(one: &HeaderMap, other: &HeaderMap) -> bool {
+    let (Some(first), Some(second)) = (strong_validator(one), strong_validator(other)) else {
+        return false;
+    };
+    match (one.contains_key(ETAG), other.contains_key(ETAG)) {
+        (true, true) => EntityTag::of(first).matches_strongly(EntityTag::of(second)),
+        (false, false) => same_date(first, second),
+        _ => false,
+    }
+}
+
+/// Whether a condition is the entity tag of these fields, compared strongly.
+pub(super) fn is_current_tag(condition: &HeaderValue, headers: &HeaderMap) -> bool {
+    headers
+        .get(ETAG)
+        .is_some_and(|tag| EntityTag::of(condition).matches_strongly(EntityTag::of(tag)))
+}
+
+/// Whether a condition is the date of last modification of these fields, and that is strong.
+pub(super) fn is_current_date(condition: &HeaderValue, headers: &HeaderMap) -> bool {
+    strong_date(headers).is_some_and(|date| http_date(condition) == Some(date))
+}
+
+/// `Last-Modified` where nothing can have changed within the second it names: the response was made so much later that
+/// not even a difference between the clocks that set the two dates matters.
+fn strong_date(headers: &HeaderMap) -> Option<Timestamp> {
+    const STRONG_AFTER_SECS: i64 = 60;
+    let modified = headers.get(LAST_MODIFIED).and_then(http_date)?;
+    let made = headers.get(DATE).and_then(http_date)?;
+    let is_strong = made.as_secs().saturating_sub(modified.as_secs()) >= STRONG_AFTER_SECS;
+    is_strong.then_some(modified)
+}
+
 /// A strong tag in the new response must be in the stored one; a weak one need only match weakly.
 fn same_tag(old: &HeaderValue, new: &HeaderValue) -> bool {
     let (old, new) = (EntityTag::of(old), EntityTag::of(new));

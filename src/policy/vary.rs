@@ -48,14 +48,16 @@ struct Nominated {
 /// A normalised value; on the stack as a rule.
 type Value = SmallVec<[u8; 256]>;
 
-/// The index of the variant that matches the request's fields. Of several, one that has a `Vary` outranks one that has
-/// none (RFC 9111 section 4.1: origins forget it on their default response), then the most recent one wins.
+/// The index of the variant that matches the request's fields. Of several, a complete response outranks a part, one that
+/// has a `Vary` one that has none (RFC 9111 section 4.1: origins forget it on their default response), and then the most
+/// recent one wins.
 pub fn select<'a>(
     headers: &HeaderMap,
     variants: impl Iterator<Item = &'a StoredHead>,
 ) -> Option<usize> {
     let rank = |head: &StoredHead| {
         (
+            !head.is_part(),
             !head.variant.is_plain(),
             head.terms.date,
             head.response_time,

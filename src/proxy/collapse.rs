@@ -33,6 +33,17 @@ pub(crate) struct Target {
     pub(crate) key: CacheKey,
     /// The variant, where it is known before the answer.
     pub(crate) variant: Option<VariantKey>,
+    /// How much of it.
+    pub(crate) extent: Extent,
+}
+
+/// How much of a representation a fill fills.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Extent {
+    /// The whole: whoever asks for it may join.
+    Whole,
+    /// A part, which answers nobody else.
+    Part,
 }
 
 /// What a request became.

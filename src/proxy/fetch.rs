@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
@@ -11,9 +11,10 @@ use super::{
     arrival::Arrival,
     body::Body,
     cache_status::CacheStatus,
-    collapse::{Role, Target},
+    collapse::{Extent, Role, Target},
     failure::Failed,
     fill::{self, Fill, Outcome, Plan, Starter, Storing},
+    parts::{self, Completing},
     problem::Problem,
     request::Conditions,
     respond::{self, Content, Reply, count_stale},
@@ -37,6 +38,8 @@ pub(crate) struct Fetch<'a> {
     pub(crate) request: RequestHead<'a>,
     /// The stored response that is validated, or stands in.
     pub(crate) stored: Option<Arc<StoredResponse>>,
+    /// The stored part that has not got what is asked for.
+    pub(crate) part: Option<Arc<StoredResponse>>,
     pub(crate) forward: Forward,
     pub(crate) mode: Mode,
     /// The settings as they hold under the mode.
@@ -80,6 +83,18 @@ impl Fetch<'_> {
     pub(crate) async fn answer(self) -> Reply {
         if let Some(reply) = self.held_down() {
             return reply;
+        }
+        if self.forward.fill_behind
+            && let Some(part) = &self.part
+        {
+            parts::fill_behind(
+                self.gateway,
+                self.arrival,
+                self.key,
+                &self.request,
+                part,
+                self.mode,
+            );
         }
         let shared = self.forward.collapse && !self.is_for_the_origin_alone();
         let mut sharing = if shared {
@@ -132,6 +147,7 @@ impl Fetch<'_> {
         let target = |variant| Target {
             key: self.key.clone(),
             variant,
+            extent: Extent::Whole,
         };
         let role = match sharing {
             Sharing::Join(variant) => self
@@ -158,26 +174,47 @@ impl Fetch<'_> {
     }
 
     fn plan(&self) -> Plan {
-        let as_it_is = self.is_for_the_origin_alone();
+        let completing = (self.forward.why == ForwardReason::Partial)
+            .then(|| {
+                Completing::of(
+                    self.gateway,
+                    &self.request,
+                    self.part.as_ref()?,
+                    self.settings,
+                )
+            })
+            .flatten();
         Plan {
             arrival: self.arrival.clone(),
             headers: self.request.headers.clone(),
             stored: self.stored.clone(),
-            validate: self.forward.validate && !as_it_is,
-            conditions: if as_it_is {
+            // Of a range the validators of what is stored may be asked about, but not beside the client's own conditions.
+            validate: self.forward.validate && !self.has_own_conditions_for_a_range(),
+            conditions: if self.is_for_the_origin_alone() {
                 Conditions::Keep
             } else {
                 Conditions::Drop
             },
+            part: self.part.clone(),
+            completing,
             mode: self.mode,
             _place: None,
         }
     }
 
-    /// Whether the request asks for a part, or has conditions that only the origin may evaluate (RFC 9111 section 4.3.2):
-    /// then it goes as it is.
+    /// Whether the request asks for a range, or has conditions that only the origin may evaluate (RFC 9111 section 4.3.2):
+    /// then these go as they are.
     fn is_for_the_origin_alone(&self) -> bool {
-        [header::RANGE, header::IF_MATCH, header::IF_UNMODIFIED_SINCE]
+        self.has_any(&[header::RANGE, header::IF_MATCH, header::IF_UNMODIFIED_SINCE])
+    }
+
+    fn has_own_conditions_for_a_range(&self) -> bool {
+        self.has_any(&[header::RANGE])
+            && self.has_any(&[header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE])
+    }
+
+    fn has_any(&self, names: &[HeaderName]) -> bool {
+        names
             .iter()
             .any(|name| self.request.headers.contains_key(name))
     }
@@ -228,7 +265,7 @@ impl Fetch<'_> {
             .freshness(self.settings, self.gateway.clock.now());
         let status = CacheStatus {
             forward: Some(self.forward.why),
-            forward_status: started.then_some(storing.head.status),
+            forward_status: started.then_some(storing.answered),
             stored: started,
             collapsed: !started,
             ttl_secs: started.then(|| freshness.ttl_secs()),
@@ -392,8 +429,9 @@ impl Fetch<'_> {
     }
 }
 
-/// Validates a stored response behind an answer that was given already: one fill per key, whoever asks. `place` is held
-/// until the fill has ended.
+/// Validates a stored response behind an answer that was given already: one fill per key, whoever asks. A part is
+/// validated with the range that was asked for, so that not the whole comes where it has changed. `place` is held until
+/// the fill has ended.
 pub(crate) fn behind(
     gateway: &Arc<Gateway>,
     arrival: &Arrival,
@@ -406,11 +444,19 @@ pub(crate) fn behind(
     if gateway.hold_down.holds(key, gateway.clock.now()) {
         return;
     }
+    let mut headers = request.headers().clone();
+    let (extent, conditions) = if stored.head.is_part() {
+        (Extent::Part, Conditions::Keep)
+    } else {
+        headers.remove(header::RANGE);
+        (Extent::Whole, Conditions::Drop)
+    };
     if let Role::Start(fill) = gateway.fills.join(
         &gateway.store,
         Target {
             key: key.clone(),
             variant: None,
+            extent,
         },
     ) {
         let plan = Plan {
@@ -419,10 +465,12 @@ pub(crate) fn behind(
                 interim: None,
                 ..arrival.clone()
             },
-            headers: request.headers().clone(),
+            headers,
             stored: Some(Arc::clone(stored)),
             validate: true,
-            conditions: Conditions::Drop,
+            conditions,
+            part: None,
+            completing: None,
             mode,
             _place: place,
         };

@@ -25,15 +25,16 @@ use super::{
     failure::Failed,
     growing::{BrokenOff, Growing, Reader},
     hold_down,
-    keeping::{Keeping, Whole},
+    keeping::{CopyError, Keeping, Whole},
     outgoing::remove_hop_by_hop,
+    parts::{self, Completing, Rest},
     query::QueryContent,
     request, trailers,
 };
 use crate::{
     policy::{
-        self, Failure, Judgement, Mode, Reason, RequestHead, ResponseHead, Settings, StoredHead,
-        Timestamp,
+        self, Extent, Failure, Judgement, Mode, Reason, RequestHead, ResponseHead, Settings,
+        StoredHead, Timestamp,
     },
     store::{Published, StoredResponse, Ticket},
     telemetry::OutcomeLabels,
@@ -83,6 +84,8 @@ pub(crate) struct Storing {
     pub(crate) length: Option<u64>,
     /// The fields that are to follow the body, and are not stored.
     pub(crate) trailers: Option<HeaderValue>,
+    /// The status the origin answered with: not that of the head where a part was completed.
+    pub(crate) answered: StatusCode,
 }
 
 /// What a fill needs of the request that started it.
@@ -97,6 +100,10 @@ pub(crate) struct Plan {
     pub(crate) validate: bool,
     /// What becomes of the client's own conditions and range.
     pub(crate) conditions: request::Conditions,
+    /// The stored part that has not got what is wanted.
+    pub(crate) part: Option<Arc<StoredResponse>>,
+    /// How it is completed, if it is.
+    pub(crate) completing: Option<Completing>,
     /// The mode in force.
     pub(crate) mode: Mode,
     /// Its place among those that nobody asked for, held until it has ended.
@@ -141,7 +148,17 @@ impl Fill {
         self.growing.reader()
     }
 
-    fn came_to(&self, outcome: Outcome) {
+    /// The body that it copies.
+    pub(super) fn growing(&self) -> &Arc<Growing> {
+        &self.growing
+    }
+
+    /// Keeps fields for the request that started it, and nobody else.
+    pub(super) fn keep_for_the_starter(&self, received: HeaderMap) {
+        *lock(&self.received) = Some(received);
+    }
+
+    pub(super) fn came_to(&self, outcome: Outcome) {
         self.outcome.send_replace(outcome);
     }
 }
@@ -231,8 +248,10 @@ async fn run(gateway: &Arc<Gateway>, fill: &Arc<Fill>, plan: Plan) {
         return;
     };
     let mut validate = plan.validate;
+    let mut completing = plan.completing.as_ref();
     loop {
-        let answered = match ask(gateway, &upstream, &plan, effective, validate).await {
+        let asked = ask(gateway, &upstream, &plan, effective, validate, completing).await;
+        let mut answered = match asked {
             Ok(answered) => answered,
             Err(failed) => return failed_to_ask(gateway, fill, &plan, failed),
         };
@@ -243,6 +262,13 @@ async fn run(gateway: &Arc<Gateway>, fill: &Arc<Fill>, plan: Plan) {
             headers: &plan.headers,
             has_body: false,
         };
+        if let Some(part) = completing.take() {
+            match parts::complete(gateway, fill, &plan, part, &request, &settings, answered).await {
+                Rest::Taken => return,
+                Rest::Unusable => continue,
+                Rest::Anew(anew) => answered = *anew,
+            }
+        }
         match policy::judge(&request, &answered.head(), stored, &settings) {
             // Once: without conditions of ours an origin has no reason to answer so.
             Judgement::AskUnconditionally if validate => validate = false,
@@ -250,20 +276,20 @@ async fn run(gateway: &Arc<Gateway>, fill: &Arc<Fill>, plan: Plan) {
             Judgement::Freshen(_) if !validate => {
                 return hand_over(fill, answered.response, Reason::Status);
             }
-            judgement => return settle(gateway, fill, &plan, judgement, answered).await,
+            judgement => return settle(gateway, fill, &plan, &settings, judgement, answered).await,
         }
     }
 }
 
 /// An origin's answer, with the times around it.
-struct Answered {
-    response: Response<ResponseBody>,
+pub(super) struct Answered {
+    pub(super) response: Response<ResponseBody>,
     request_time: Timestamp,
     response_time: Timestamp,
 }
 
 impl Answered {
-    fn head(&self) -> ResponseHead<'_> {
+    pub(super) fn head(&self) -> ResponseHead<'_> {
         ResponseHead {
             status: self.response.status(),
             headers: self.response.headers(),
@@ -279,6 +305,7 @@ async fn ask(
     plan: &Plan,
     effective: &Effective,
     validate: bool,
+    completing: Option<&Completing>,
 ) -> Result<Answered, Failed> {
     let mut headers = request::outgoing(
         gateway,
@@ -290,6 +317,9 @@ async fn ask(
     );
     if validate && let Some(stored) = &plan.stored {
         policy::validation_headers(&mut headers, &stored.head);
+    }
+    if let Some(completing) = completing {
+        completing.ask(&mut headers);
     }
     if let Some(content) = &effective.content {
         // It is here, whatever the client's connection was asked to wait for, or how it was framed.
@@ -338,6 +368,7 @@ async fn settle(
     gateway: &Arc<Gateway>,
     fill: &Arc<Fill>,
     plan: &Plan,
+    settings: &Settings,
     judgement: Judgement,
     answered: Answered,
 ) {
@@ -354,7 +385,7 @@ async fn settle(
     match judgement {
         Judgement::Store(head) => {
             count(gateway, plan, "replaced");
-            store(gateway, fill, plan, *head, answered.response).await;
+            store(gateway, fill, plan, settings, *head, answered.response).await;
         }
         Judgement::Freshen(head) => {
             count(gateway, plan, "not_modified");
@@ -403,14 +434,19 @@ async fn store(
     gateway: &Gateway,
     fill: &Arc<Fill>,
     plan: &Plan,
+    settings: &Settings,
     head: StoredHead,
     response: Response<ResponseBody>,
 ) {
     let until_close = response.body().is_close_delimited();
-    if until_close && !head.has_explicit_freshness(plan.arrival.settings(gateway)) {
+    // A part that ends with its connection may be any part of what it claims.
+    if until_close && (head.is_part() || !head.has_explicit_freshness(settings)) {
         return hand_over(fill, response, Reason::CloseDelimited);
     }
     let length = http_body::Body::size_hint(response.body()).exact();
+    if length.is_some_and(|length| Extent::of(&head, length).is_none()) {
+        return hand_over(fill, response, Reason::Partial);
+    }
     let mut keeping = Keeping::new(
         &fill.growing,
         &gateway.in_flight_bytes,
@@ -422,11 +458,12 @@ async fn store(
     let head = Arc::new(head);
     let promised = trailers::promised(response.headers());
     let (received, body) = response.into_parts();
-    *lock(&fill.received) = Some(received.headers);
+    fill.keep_for_the_starter(received.headers);
     fill.came_to(Outcome::Storing(Arc::new(Storing {
         head: Arc::clone(&head),
         length,
         trailers: promised,
+        answered: received.status,
     })));
     let mut end = keeping.copy(body).await;
     if until_close {
@@ -435,11 +472,20 @@ async fn store(
             Ok((whole, trailers))
         });
     }
+    finish(gateway, fill, plan, settings, &head, end).await;
+}
+
+/// Publishes a body that was copied to its end, and lets its readers see that.
+pub(super) async fn finish(
+    gateway: &Gateway,
+    fill: &Arc<Fill>,
+    plan: &Plan,
+    settings: &Settings,
+    head: &StoredHead,
+    end: Result<(Whole, Option<HeaderMap>), CopyError>,
+) {
     if let Ok((Whole::Kept(body), _)) = &end {
-        let head = StoredHead::clone(&head);
-        let published = gateway
-            .store
-            .publish(fill.ticket, &fill.target.key, head, body.clone());
+        let published = parts::publish(gateway, fill, plan, settings, head, body.clone()).await;
         if published != Published::Stored {
             debug!(key = %fill.target.key, ?published, "A response was not stored as it should have been.");
         }

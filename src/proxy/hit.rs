@@ -129,7 +129,7 @@ fn from_memory(
     let settings = arrival.settings(gateway);
     let decision = policy::decide(
         &head,
-        Lookup::Stored(&stored.head),
+        Lookup::of(&head, &stored.head, stored.body.len()),
         Connectivity::Connected,
         mode,
         settings,

@@ -3,9 +3,10 @@
 //! Bounds: bytes kept by all fills together (a semaphore, one permit a byte, held until the last reader has them), bytes
 //! of one body (`storage.max_object`), and time for a body that nobody reads.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use http::HeaderMap;
 use http_body_util::BodyExt;
 use tokio::{
@@ -14,7 +15,10 @@ use tokio::{
 };
 
 use super::{growing::Growing, trailers};
-use crate::upstream::{BodyError, ResponseBody};
+use crate::{
+    store::StoreError,
+    upstream::{BodyError, ResponseBody},
+};
 
 /// Permits are taken in steps, so that a body of unknown length does not pay for the largest.
 const STEP_BYTES: u64 = 64 * 1024;
@@ -64,6 +68,12 @@ pub(crate) enum CopyError {
     /// The connection was closed in order, but the validator is that of a longer body.
     #[error("the origin closed before the end of a body that is known to be longer")]
     Short,
+    /// The origin sent more or less than it said it would.
+    #[error("the rest has not the length it should have")]
+    Length,
+    /// The stored bytes could not be read.
+    #[error("a stored part could not be read: {0}")]
+    Stored(#[from] StoreError),
     /// Nobody reads what cannot be stored, or has read for too long.
     #[error("nobody reads it")]
     Unread,
@@ -109,9 +119,51 @@ impl<'a> Keeping<'a> {
     /// what may be kept becomes a window, at its readers' pace.
     pub(crate) async fn copy(
         mut self,
-        mut body: ResponseBody,
+        body: ResponseBody,
     ) -> Result<(Whole, Option<HeaderMap>), CopyError> {
-        let (mut kept, mut trailers) = (true, None);
+        let (_, trailers) = self.append(body).await?;
+        let whole = self.growing.whole().map_or(Whole::PassedOn, Whole::Kept);
+        Ok((whole, trailers))
+    }
+
+    /// Copies stored bytes, the rest of them from the origin, which must be `rest_bytes`, and stored bytes again. The
+    /// rest has no trailers that would be those of the whole.
+    pub(crate) async fn assemble(
+        mut self,
+        before: impl Stream<Item = Result<Bytes, StoreError>>,
+        (rest, rest_bytes): (ResponseBody, u64),
+        after: impl Stream<Item = Result<Bytes, StoreError>>,
+    ) -> Result<(Whole, Option<HeaderMap>), CopyError> {
+        self.append_stored(before).await?;
+        let (bytes, _) = self.append(rest).await?;
+        if bytes != rest_bytes {
+            return Err(CopyError::Length);
+        }
+        self.append_stored(after).await?;
+        let whole = self.growing.whole().map_or(Whole::PassedOn, Whole::Kept);
+        Ok((whole, None))
+    }
+
+    /// Room for these bytes was reserved with the rest.
+    async fn append_stored(
+        &mut self,
+        blocks: impl Stream<Item = Result<Bytes, StoreError>>,
+    ) -> Result<(), CopyError> {
+        let mut blocks = pin!(blocks);
+        while let Some(block) = blocks.next().await {
+            let block = block?;
+            self.taken_bytes += block.len() as u64;
+            self.growing.push(block);
+        }
+        Ok(())
+    }
+
+    /// Copies what comes from an origin: how many bytes, and the trailers.
+    async fn append(
+        &mut self,
+        mut body: ResponseBody,
+    ) -> Result<(u64, Option<HeaderMap>), CopyError> {
+        let (mut bytes, mut kept, mut trailers) = (0, true, None);
         loop {
             if !kept && !self.growing.room().await {
                 return Err(CopyError::Unread);
@@ -133,14 +185,14 @@ impl<'a> Keeping<'a> {
                     continue;
                 }
             };
+            bytes += data.len() as u64;
             if kept && self.take(data.len() as u64).is_err() {
                 kept = false;
                 self.growing.become_window();
             }
             self.growing.push(data);
         }
-        let whole = self.growing.whole().map_or(Whole::PassedOn, Whole::Kept);
-        Ok((whole, trailers))
+        Ok((bytes, trailers))
     }
 
     fn take(&mut self, bytes: u64) -> Result<(), TooLarge> {

@@ -28,6 +28,7 @@ mod interim;
 mod keeping;
 mod outgoing;
 mod own_paths;
+mod parts;
 mod pipeline;
 mod post;
 mod problem;
@@ -160,6 +161,8 @@ pub struct Gateway {
     refresh_ahead: RefreshAhead,
     max_object_bytes: u64,
     in_flight_bytes: Arc<Semaphore>,
+    // Places for fills that nobody asked for.
+    unasked_fills: Arc<Semaphore>,
     access: AccessLog,
     // One for each route, and the last for requests without one.
     hits: Vec<HitCounters>,
@@ -205,6 +208,7 @@ impl Gateway {
             in_flight_bytes: Arc::new(Semaphore::new(
                 parts.in_flight_bytes.min(Semaphore::MAX_PERMITS),
             )),
+            unasked_fills: Arc::new(Semaphore::new(parts::UNASKED_FILLS_MAX)),
             access: AccessLog::new(parts.telemetry.access_hits, parts.telemetry.access_other),
             hits,
             router: own_paths::router(),

@@ -240,8 +240,13 @@ async fn read(
         )?;
         Some(Arc::clone(&resource.variants[index]))
     });
+    let head = RequestHead {
+        method: request.method(),
+        headers: request.headers(),
+        has_body: false,
+    };
     let found = match (&resource, &selected) {
-        (_, Some(stored)) => Lookup::Stored(&stored.head),
+        (_, Some(stored)) => Lookup::of(&head, &stored.head, stored.body.len()),
         (Some(_), None) => Lookup::OtherVariants,
         (None, None) => Lookup::Nothing,
     };
@@ -252,10 +257,10 @@ async fn read(
         });
     let now = gateway.clock.now();
     let mode = gateway.modes.effective(arrival.route, now);
-    let head = RequestHead {
-        method: request.method(),
-        headers: request.headers(),
-        has_body: false,
+    // What answers the request, or stands in; and what it can only be completed from.
+    let (stored, part) = match found {
+        Lookup::Part(_) => (None, selected.as_ref()),
+        _ => (selected.as_ref(), None),
     };
     match policy::decide(
         &head,
@@ -265,7 +270,7 @@ async fn read(
         arrival.settings(gateway),
         now,
     ) {
-        Decision::Reuse(reuse) => match (&resource, &selected) {
+        Decision::Reuse(reuse) => match (&resource, stored) {
             (Some(resource), Some(stored)) => {
                 reuse_stored(gateway, arrival, resource, stored, &request, &reuse, mode)
             }
@@ -288,13 +293,14 @@ async fn read(
             if *request.method() != Method::HEAD && forward.why != ForwardReason::Bypass =>
         {
             let settings = arrival.settings(gateway).under(mode);
-            let (stored, settings) = (selected.clone(), settings.as_ref());
+            let settings = settings.as_ref();
             let fetch = Fetch {
                 gateway,
                 arrival,
                 key: &key,
                 request: head,
-                stored,
+                stored: stored.cloned(),
+                part: part.cloned(),
                 forward,
                 mode,
                 settings,
@@ -311,7 +317,7 @@ async fn read(
                 effective,
                 why,
                 settings,
-                stored: selected.clone(),
+                stored: stored.cloned(),
             };
             direct.answer(request).await
         }

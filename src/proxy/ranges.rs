@@ -1,139 +1,140 @@
-//! One byte range of a complete stored response (RFC 9110 section 14). Anything else a `Range` may ask for is answered
-//! with the whole representation, which the RFC allows.
+//! Answers with ranges of a stored body: a 206 with one, a `multipart/byteranges` with several (RFC 9110 section 14.6),
+//! or the 416. Which bytes they are is the policy's to say.
 
 use std::ops::Range;
 
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::body::Body;
-use crate::policy::{RequestHead, StoredHead};
+use crate::{
+    policy::{CacheKey, StoredHead, Stretch},
+    store::{Store, StoredBody, StoredResponse},
+};
 
-/// What a request's `Range` asks of a representation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// These bytes.
-    Bytes(Range<u64>),
-    /// Bytes past the end: 416.
-    Unsatisfiable,
+/// Fields of the stored response that say something about all of its bytes, and would be wrong about some of them.
+const OF_ALL_BYTES: [HeaderName; 2] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+];
+
+/// Where the bytes of a stored body come from.
+pub(crate) struct Source<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) key: &'a CacheKey,
+    pub(crate) stored: &'a StoredResponse,
 }
 
-/// The single range a request asks for, or `None` when the whole representation is the answer.
-pub(crate) fn requested(request: &RequestHead<'_>, head: &StoredHead, length: u64) -> Option<Part> {
-    if request.method != Method::GET || head.status != StatusCode::OK {
-        return None;
+impl Source<'_> {
+    /// These bytes: a slice of what is in memory, or blocks read from the disk tier.
+    pub(crate) fn body(&self, range: Range<u64>) -> Body {
+        match &self.stored.body {
+            StoredBody::Memory(bytes) => {
+                let at = |position| usize::try_from(position).expect("within a body in memory");
+                Body::whole(bytes.slice(at(range.start)..at(range.end)))
+            }
+            StoredBody::File(_) => {
+                let length = range.end - range.start;
+                let blocks = self.store.read_body_range(self.key, self.stored, range);
+                Body::blocks(blocks, length)
+            }
+        }
     }
-    let mut fields = request.headers.get_all(header::RANGE).iter();
-    let field = fields.next()?.to_str().ok()?;
-    if fields.next().is_some() || !if_range_holds(request, head) {
-        return None;
-    }
-    parse(field, length)
 }
 
-fn if_range_holds(request: &RequestHead<'_>, head: &StoredHead) -> bool {
-    let Some(condition) = request.headers.get(header::IF_RANGE) else {
-        return true;
-    };
-    if condition.as_bytes().starts_with(b"W/") {
-        return false;
-    }
-    if condition.as_bytes().starts_with(b"\"") {
-        return head.headers.get(header::ETAG) == Some(condition);
-    }
-    head.headers.get(header::LAST_MODIFIED) == Some(condition)
+/// The 206 with one range.
+pub(crate) fn one(head: &StoredHead, stretch: &Stretch, source: &Source<'_>) -> Response<Body> {
+    let mut headers = fields(head);
+    headers.insert(header::CONTENT_RANGE, stretch.content_range());
+    partial(headers, stretch.bytes(), source.body(stretch.body.clone()))
 }
 
-fn parse(field: &str, length: u64) -> Option<Part> {
-    let (unit, spec) = field.split_once('=')?;
-    if !unit.trim().eq_ignore_ascii_case("bytes") || spec.contains(',') {
-        return None;
-    }
-    let (first, last) = spec.trim().split_once('-')?;
-    let number = |text: &str| {
-        (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
-            .then(|| text.parse().unwrap_or(u64::MAX))
-    };
-    if first.is_empty() {
-        let suffix = number(last)?;
-        return Some(if suffix == 0 || length == 0 {
-            Part::Unsatisfiable
-        } else {
-            Part::Bytes(length.saturating_sub(suffix)..length)
-        });
-    }
-    let first = number(first)?;
-    let last = if last.is_empty() {
-        u64::MAX
-    } else {
-        number(last)?
-    };
-    if last < first {
-        return None;
-    }
-    if first >= length {
-        return Some(Part::Unsatisfiable);
-    }
-    Some(Part::Bytes(first..last.saturating_add(1).min(length)))
-}
-
-/// The 206, or the 416. `body` gives the bytes of a range of the representation, which has `length` bytes.
-pub(crate) fn respond(
+/// The 206 with several ranges, each in a part of its own.
+pub(crate) fn several(
     head: &StoredHead,
-    length: u64,
-    part: Part,
-    body: impl FnOnce(Range<u64>) -> Body,
+    stretches: &[Stretch],
+    source: &Source<'_>,
 ) -> Response<Body> {
+    let boundary = boundary();
+    let parts = stretches.iter().enumerate().map(|(nth, stretch)| {
+        let opening = opening(nth, &boundary, head, stretch);
+        (opening, stretch.body.clone())
+    });
+    let parts: Vec<(Bytes, Range<u64>)> = parts.collect();
+    let closing = Bytes::from(format!("\r\n--{boundary}--\r\n"));
+    let bytes =
+        |(opening, range): &(Bytes, Range<u64>)| opening.len() as u64 + (range.end - range.start);
+    let length = parts.iter().map(bytes).sum::<u64>() + closing.len() as u64;
+
+    let blocks: Vec<_> = parts
+        .into_iter()
+        .map(|(opening, range)| {
+            let (store, key, stored) = (source.store, source.key, source.stored);
+            stream::iter([Ok(opening)]).chain(store.read_body_range(key, stored, range))
+        })
+        .collect();
+    let blocks = stream::iter(blocks)
+        .flatten()
+        .chain(stream::iter([Ok(closing)]));
+
+    let mut headers = fields(head);
+    headers.remove(header::CONTENT_RANGE);
+    let media_type = format!("multipart/byteranges; boundary={boundary}");
+    let media_type = HeaderValue::try_from(media_type).expect("a token");
+    headers.insert(header::CONTENT_TYPE, media_type);
+    partial(headers, length, Body::blocks(blocks, length))
+}
+
+/// The 416 for a representation of `complete_bytes`.
+pub(crate) fn unsatisfiable(head: &StoredHead, complete_bytes: u64) -> Response<Body> {
+    let mut headers = fields(head);
+    headers.remove(header::CONTENT_TYPE);
+    let content_range = HeaderValue::try_from(format!("bytes */{complete_bytes}"));
+    headers.insert(
+        header::CONTENT_RANGE,
+        content_range.expect("digits and punctuation"),
+    );
+    let mut response = partial(headers, 0, Body::empty());
+    *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+    response
+}
+
+fn fields(head: &StoredHead) -> HeaderMap {
     let mut headers = head.headers.clone();
-    let (status, body, bytes, content_range) = match part {
-        Part::Bytes(range) => {
-            let content_range = format!("bytes {}-{}/{length}", range.start, range.end - 1);
-            let bytes = range.end - range.start;
-            (
-                StatusCode::PARTIAL_CONTENT,
-                body(range),
-                bytes,
-                content_range,
-            )
-        }
-        Part::Unsatisfiable => {
-            headers.remove(header::CONTENT_TYPE);
-            (
-                StatusCode::RANGE_NOT_SATISFIABLE,
-                Body::empty(),
-                0,
-                format!("bytes */{length}"),
-            )
-        }
-    };
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
-    let content_range = HeaderValue::try_from(content_range).expect("digits and punctuation");
-    headers.insert(header::CONTENT_RANGE, content_range);
+    for name in &OF_ALL_BYTES {
+        headers.remove(name);
+    }
+    headers
+}
+
+fn partial(mut headers: HeaderMap, length: u64, body: Body) -> Response<Body> {
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     let mut response = Response::new(body);
-    *response.status_mut() = status;
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     *response.headers_mut() = headers;
     response
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{Part, parse};
-
-    #[test]
-    fn ranges_of_ten_bytes() {
-        for (field, expected) in [
-            ("bytes=0-3", Some(Part::Bytes(0..4))),
-            ("bytes=4-", Some(Part::Bytes(4..10))),
-            ("bytes=-3", Some(Part::Bytes(7..10))),
-            ("bytes=-30", Some(Part::Bytes(0..10))),
-            ("bytes=5-99999999999999999999999", Some(Part::Bytes(5..10))),
-            ("bytes=10-", Some(Part::Unsatisfiable)),
-            ("bytes=-0", Some(Part::Unsatisfiable)),
-            ("bytes=3-1", None),
-            ("bytes=0-1,3-4", None),
-            ("bytes=a-", None),
-            ("lines=0-1", None),
-        ] {
-            assert_eq!(parse(field, 10), expected, "{field}");
-        }
+/// What stands before the bytes of a part.
+fn opening(nth: usize, boundary: &str, head: &StoredHead, stretch: &Stretch) -> Bytes {
+    let mut text = Vec::new();
+    if nth > 0 {
+        text.extend_from_slice(b"\r\n");
     }
+    text.extend_from_slice(format!("--{boundary}\r\n").as_bytes());
+    if let Some(media_type) = head.headers.get(header::CONTENT_TYPE) {
+        text.extend_from_slice(b"Content-Type: ");
+        text.extend_from_slice(media_type.as_bytes());
+        text.extend_from_slice(b"\r\n");
+    }
+    text.extend_from_slice(b"Content-Range: ");
+    text.extend_from_slice(stretch.content_range().as_bytes());
+    text.extend_from_slice(b"\r\n\r\n");
+    text.into()
+}
+
+/// 128 random bits: whoever wrote the stored bytes cannot have known them, and by chance they do not occur there.
+fn boundary() -> String {
+    format!("{:032x}", fastrand::u128(..))
 }

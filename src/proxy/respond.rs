@@ -1,6 +1,6 @@
 //! The only place that writes a response: from the store, from a fill, from an origin, or from a refusal.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
@@ -16,11 +16,14 @@ use super::{
     guarded_io::Answering,
     identity::via_downstream,
     problem::Problem,
-    ranges,
+    ranges::{self, Source},
 };
 use crate::{
-    policy::{Answer, CacheKey, Reason, RequestHead, Reuse, StoredHead, answer_conditionally},
-    store::{Store, StoredBody, StoredResponse},
+    policy::{
+        Answer, CacheKey, Reason, RequestHead, Reuse, Selection, StoredHead, answer_conditionally,
+        select_bytes,
+    },
+    store::{Store, StoredResponse},
     telemetry::{DecisionLabels, DurationLabels, RequestLabels, RouteLabels},
 };
 
@@ -99,13 +102,20 @@ pub(crate) fn from_store(
 fn full(request: &RequestHead<'_>, head: &StoredHead, content: Content<'_>) -> Response<Body> {
     let (body, length) = match content {
         Content::Stored(store, key, stored) => {
+            let source = Source { store, key, stored };
             let length = stored.body.len();
-            if let Some(part) = ranges::requested(request, head, length) {
-                return ranges::respond(head, length, part, |range| {
-                    bytes(store, key, stored, range)
-                });
+            match select_bytes(request, head, length) {
+                // Decisions let no request get here that wants what a part has not got. If one does, it is told truly
+                // what it gets.
+                Selection::Whole | Selection::Missing => (source.body(0..length), Some(length)),
+                Selection::One(stretch) => return ranges::one(head, &stretch, &source),
+                Selection::Several(stretches) => {
+                    return ranges::several(head, &stretches, &source);
+                }
+                Selection::Unsatisfiable(complete_bytes) => {
+                    return ranges::unsatisfiable(head, complete_bytes);
+                }
             }
-            (bytes(store, key, stored, 0..length), Some(length))
         }
         Content::Growing(reader, length) => (Body::growing(reader, length), length),
     };
@@ -122,20 +132,6 @@ fn full(request: &RequestHead<'_>, head: &StoredHead, content: Content<'_>) -> R
         *response.body_mut() = body;
     }
     response
-}
-
-/// Bytes of a stored body: a slice of what is in memory, or blocks read from the disk tier.
-fn bytes(store: &Store, key: &CacheKey, stored: &StoredResponse, range: Range<u64>) -> Body {
-    match &stored.body {
-        StoredBody::Memory(bytes) => {
-            let at = |position| usize::try_from(position).expect("within a body in memory");
-            Body::whole(bytes.slice(at(range.start)..at(range.end)))
-        }
-        StoredBody::File(_) => {
-            let length = range.end - range.start;
-            Body::blocks(store.read_body_range(key, stored, range), length)
-        }
-    }
 }
 
 /// A 304 with the fields RFC 9110 section 15.4.5 asks for.

@@ -1,5 +1,8 @@
 //! Names of stored responses: 16 bytes for the key and 8 for the variant, hashed with a seed of the data directory.
 //!
+//! A part of a representation has a name of its own beside that of the complete response, so that neither overwrites the
+//! other by accident.
+//!
 //! The seed keeps clients from choosing URLs whose names collide. A name is never proof: whoever finds a record by its
 //! name compares the key's whole text.
 
@@ -7,13 +10,16 @@ use std::fmt;
 
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
-use crate::policy::{CacheKey, VariantKey};
+use crate::policy::{CacheKey, StoredHead, VariantKey};
 
 pub(super) const KEY_ID_BYTES: usize = 16;
 pub(super) const RECORD_ID_BYTES: usize = 24;
 
 /// How many bytes of the key's name stand in the public id of a stored response.
 pub(super) const PUBLIC_KEY_BYTES: usize = 8;
+
+/// Tells the seed for parts from the other.
+const PART: u64 = 0x7061_7274;
 
 /// The name of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,10 +40,24 @@ impl Namer {
         KeyId(xxh3_128_with_seed(key.as_bytes(), self.seed).to_be_bytes())
     }
 
-    pub(super) fn record(self, key: &CacheKey, variant: &VariantKey) -> RecordId {
+    /// The name of a response stored under this head.
+    pub(super) fn record(self, key: &CacheKey, head: &StoredHead) -> RecordId {
+        if head.is_part() {
+            self.part(key, &head.variant)
+        } else {
+            self.named(key, &head.variant, self.seed)
+        }
+    }
+
+    /// The name of the part of this variant.
+    pub(super) fn part(self, key: &CacheKey, variant: &VariantKey) -> RecordId {
+        self.named(key, variant, self.seed ^ PART)
+    }
+
+    fn named(self, key: &CacheKey, variant: &VariantKey, seed: u64) -> RecordId {
         let variant =
             postcard::to_allocvec(variant).expect("a variant key is plain data without maps");
-        let variant = xxh3_64_with_seed(&variant, self.seed);
+        let variant = xxh3_64_with_seed(&variant, seed);
         RecordId::new(self.key(key.as_str()), variant.to_be_bytes())
     }
 }
@@ -139,7 +159,7 @@ mod tests {
     fn a_public_id_is_32_hexadecimal_digits_and_finds_its_record() {
         let namer = Namer { seed: 7 };
         let key = CacheKey::from_text("http://a.example/");
-        let record = namer.record(&key, &VariantKey::default());
+        let record = namer.part(&key, &VariantKey::default());
         let text = record.public().to_string();
         assert_eq!(text.len(), 32);
         let public = PublicId::parse(&text).unwrap();

@@ -276,7 +276,8 @@ impl Store {
     }
 
     /// Publishes a complete response: in memory when this returns, on disk within a second. It replaces the variant
-    /// with the same [`crate::policy::VariantKey`]; beyond 32 variants the oldest goes.
+    /// with the same [`crate::policy::VariantKey`], and the part of it; a part (a 206) replaces a part only. Beyond 32
+    /// variants and parts the oldest goes.
     pub fn publish(
         &self,
         ticket: Ticket,

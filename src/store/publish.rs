@@ -22,7 +22,7 @@ impl Inner {
         head: StoredHead,
         body: Bytes,
     ) -> Published {
-        let id = self.namer.record(key, &head.variant);
+        let id = self.namer.record(key, &head);
         let now = self.clock.now();
         let stored = StoredResponse::new(id, head, StoredBody::Memory(body));
         stored.set_reported(now);
@@ -36,12 +36,13 @@ impl Inner {
         stored: &Arc<StoredResponse>,
         head: StoredHead,
     ) -> Published {
-        let id = self.namer.record(key, &head.variant);
+        let id = self.namer.record(key, &head);
         let fresh = stored.with_head(id, head);
         self.publish_stored(ticket, key, fresh, Some(stored))
     }
 
-    /// Publishes `stored`, in place of `freshened` where that is still what is stored.
+    /// Publishes `stored`, in place of `freshened` where that is still what is stored. A complete response also takes the
+    /// place of the part of its variant.
     pub(super) fn publish_stored(
         &self,
         ticket: Ticket,
@@ -81,7 +82,9 @@ impl Inner {
         if place == Published::TooLarge {
             return place;
         }
-        let replaces = freshened.map(StoredResponse::id);
+        let replaces = freshened
+            .map(StoredResponse::id)
+            .or_else(|| self.part_beside(key, &stored.head, &known));
         let stored = Arc::new(stored);
         let variants = with_variant(known, &stored, replaces);
         let is_complete =
@@ -105,6 +108,24 @@ impl Inner {
             self.distrust_disk(Mark::Invalid);
         }
         place
+    }
+
+    /// The part whose place a complete response takes. One that is on disk only, and unknown here, is outranked by the
+    /// complete response and is evicted before it, for want of use.
+    fn part_beside(
+        &self,
+        key: &CacheKey,
+        head: &StoredHead,
+        known: &[Arc<StoredResponse>],
+    ) -> Option<RecordId> {
+        if head.is_part() || !known.iter().any(|variant| variant.head.is_part()) {
+            return None;
+        }
+        let part = self.namer.part(key, &head.variant);
+        known
+            .iter()
+            .any(|variant| variant.id() == part)
+            .then_some(part)
     }
 
     /// Marks every variant of `key`, in memory at once and on disk within a second. It does not wait for the writer.

@@ -210,13 +210,8 @@ impl History {
     }
 
     async fn remove(&mut self, at: usize, language: usize) -> Result<(), TestCaseError> {
-        let variant = self.fixture.head(LANGUAGES[language]).variant;
-        let id = self
-            .fixture
-            .store
-            .inner
-            .namer
-            .record(&key(KEYS[at]), &variant);
+        let head = self.fixture.head(LANGUAGES[language]);
+        let id = self.fixture.store.inner.namer.record(&key(KEYS[at]), &head);
         let removed = self
             .fixture
             .store
