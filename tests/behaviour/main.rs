@@ -24,6 +24,7 @@ mod poisoning;
 mod post;
 mod privacy;
 mod query;
+mod ranges;
 mod refresh_ahead;
 mod refusals;
 mod restart;

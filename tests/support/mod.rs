@@ -19,7 +19,7 @@ use tokio::net::TcpSocket;
 
 pub(crate) use client::{Answer, Client, Connection, Request};
 pub(crate) use gateway::Gateway;
-pub(crate) use origin::{Cue, Origin, Reply, Step};
+pub(crate) use origin::{Cue, Origin, Reply, Seen, Step};
 pub(crate) use process::{Process, run_to_exit};
 
 /// How long anything that must happen may take. Far above what it takes on a busy machine with two cores: reaching it

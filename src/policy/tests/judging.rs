@@ -80,6 +80,18 @@ fn what_is_stored_and_why_not() {
         M-SEARCH :: - :: Cache-Control: max-age=60 => pass method
         GET+body :: - :: Cache-Control: max-age=60 => pass request-body
         - :: - :: 206 Cache-Control: max-age=60 => pass partial
+        - :: - :: 206 Cache-Control: max-age=60 | Content-Range: bytes 0-1/9 => pass partial
+        Range: bytes=0-1 :: - :: 206 Cache-Control: max-age=60 | Content-Range: bytes 0-1/9 => store
+        Range: bytes=0-1 :: - :: 206 Content-Range: bytes 0-1/9 => store
+        Range: bytes=0-1 :: - :: 206 Cache-Control: max-age=60, must-understand, no-store | Content-Range: bytes 0-1/9 => store
+        Range: bytes=0-1 :: - :: 206 Cache-Control: no-store | Content-Range: bytes 0-1/9 => pass no-store
+        Range: bytes=0-1 :: - :: 206 Cache-Control: max-age=60 | Content-Range: bytes 0-1/1 => pass partial
+        Range: bytes=0-1 :: - :: 206 Cache-Control: max-age=60 | Content-Type: multipart/byteranges; boundary=x => pass partial
+        Range: bytes=0-1 :: - :: 206 Cache-Control: max-age=60 | Content-Range: bytes 0-1/9 | Content-Range: bytes 0-1/9 => pass partial
+        Range: bytes=0-1 :: - :: Cache-Control: max-age=60 => store
+        // Right for this request, and wrong for the next.
+        Range: bytes=9- :: - :: 416 Cache-Control: max-age=60 | Content-Range: bytes */9 => pass partial
+        If-Match: "a" :: - :: 412 Cache-Control: max-age=60 => pass status
         - :: - :: Cache-Control: max-age=60, no-store => pass no-store
         - :: - :: Cache-Control: NO-STORE => pass no-store
         - :: - :: Cache-Control: x="a, b=\"c", no-store => pass no-store

@@ -19,6 +19,7 @@ mod judging;
 mod lifetimes;
 mod oracle;
 mod properties;
+mod ranges;
 mod suite;
 
 /// Wed, 06 Nov 2024 09:02:57 GMT.
@@ -264,6 +265,9 @@ pub(super) fn describe(decision: &Decision) -> String {
             }
             if forward.collapse {
                 text.push_str(" collapse");
+            }
+            if forward.fill_behind {
+                text.push_str(" behind");
             }
             text
         }
