@@ -211,7 +211,6 @@ impl Question<'_> {
             validate: false,
             collapse: is_read(self.request)
                 && self.may_share_a_fill()
-                && !is_ranged(self.request.headers)
                 && !has_conditions(self.request.headers),
             fill_behind: why == ForwardReason::Partial && self.may_fill_behind(),
         })
@@ -332,9 +331,7 @@ impl Question<'_> {
                 ForwardReason::Stale
             },
             validate,
-            collapse: self.may_share_a_fill()
-                && !is_ranged(self.request.headers)
-                && !own_conditions,
+            collapse: self.may_share_a_fill() && !own_conditions,
             fill_behind: false,
         })
     }
@@ -364,13 +361,18 @@ impl Question<'_> {
     /// Whether the whole may be fetched for a request that wants a range of it. A metered link is left alone.
     fn may_fill_behind(&self) -> bool {
         is_ranged(self.request.headers)
-            && self.may_share_a_fill()
+            && self.may_share_the_whole()
             && matches!(self.mode, Mode::Auto | Mode::Online)
     }
 
-    /// Whether a fill of the whole for this request can serve others: nobody asked to have it validated anew, and in a
-    /// shared cache it is not for a credential, which as a rule turns out not to be shareable.
+    /// Whether a fill for this request can serve others: it wants the whole, and may share it.
     fn may_share_a_fill(&self) -> bool {
+        !is_ranged(self.request.headers) && self.may_share_the_whole()
+    }
+
+    /// Whether the whole, fetched for this request, can serve others: nobody asked to have it validated anew, and in a
+    /// shared cache it is not for a credential, which as a rule turns out not to be shareable.
+    fn may_share_the_whole(&self) -> bool {
         let headers = self.request.headers;
         let personal =
             self.settings.kind == CacheKind::Shared && headers.contains_key(AUTHORIZATION);

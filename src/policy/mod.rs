@@ -43,7 +43,7 @@ pub use mode::Mode;
 pub use query::{ParameterPattern, QueryRules};
 pub use ranges::{
     Answered, Assembly, Combined, Completion, Extent, Selection, Stretch, combine, completion,
-    contradicts, select_bytes, whole_if_complete,
+    contradicts, makes_whole, select_bytes, whole_if_complete,
 };
 pub use reason::Reason;
 pub use settings::{CacheKind, ClientCacheControl, CookiePolicy, Overridable, Overrides, Settings};

@@ -276,6 +276,10 @@ async fn run(gateway: &Arc<Gateway>, fill: &Arc<Fill>, plan: Plan) {
             Judgement::Freshen(_) if !validate => {
                 return hand_over(fill, answered.response, Reason::Status);
             }
+            // An error takes no usable part's place.
+            Judgement::Store(head) if plan.part.is_some() && head.status.is_server_error() => {
+                return hand_over(fill, answered.response, Reason::Status);
+            }
             judgement => return settle(gateway, fill, &plan, &settings, judgement, answered).await,
         }
     }

@@ -265,8 +265,8 @@ async fn append(
     Some(())
 }
 
-/// Fetches the whole, or what `part` lacks of it, behind a request for a range that the part has not got: one fill per
-/// key, whoever asks.
+/// Fetches the whole, or what `part` lacks of it, behind a request for a range that the part has not got and that does not
+/// make it the whole: one fill per key, whoever asks.
 pub(super) fn fill_behind(
     gateway: &Arc<Gateway>,
     arrival: &Arrival,
@@ -279,7 +279,8 @@ pub(super) fn fill_behind(
     let complete_bytes = extent.and_then(|extent| extent.complete_bytes());
     let is_small =
         complete_bytes.is_some_and(|bytes| bytes <= gateway.max_object_bytes / UNASKED_SHARE);
-    if !is_small || gateway.hold_down.holds(key, gateway.clock.now()) {
+    let is_needed = !policy::makes_whole(request, &part.head, part.body.len());
+    if !is_small || !is_needed || gateway.hold_down.holds(key, gateway.clock.now()) {
         return;
     }
     let Ok(place) = Arc::clone(&gateway.unasked_fills).try_acquire_owned() else {

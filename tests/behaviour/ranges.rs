@@ -630,9 +630,7 @@ async fn a_purge_during_a_completion_wins() {
 #[tokio::test]
 async fn a_download_is_resumed_from_the_part_and_the_origin() {
     let body = noise(5_000);
-    // Too large to be filled behind a range miss, so that every request to the origin is the client's.
-    let config = "[storage]\nmax_object = \"8KiB\"";
-    let (origin, gateway, url) = serving(&body, config).await;
+    let (origin, gateway, url) = serving(&body, "").await;
     gateway.client.ask(ranged(&url, "0-1999")).await;
     // As `curl -C - -o file` does, which has less than the gateway has.
     let resumed = gateway.client.ask(ranged(&url, "1500-")).await;
@@ -653,6 +651,19 @@ async fn a_download_is_resumed_from_the_part_and_the_origin() {
         (416, Some("bytes */5000"))
     );
     assert_eq!(origin.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn an_error_takes_no_parts_place() {
+    let body = noise(5_000);
+    let (origin, gateway, url) = serving(&body, "").await;
+    gateway.client.ask(ranged(&url, "0-1999")).await;
+    origin.on("/a", Reply::new(503, "no").cache_control("max-age=600"));
+    assert_eq!(gateway.client.get(&url).await.status, 503);
+    assert_eq!(gateway.client.ask(ranged(&url, "1500-")).await.status, 503);
+    let part = gateway.client.ask(ranged(&url, "0-1999")).await;
+    assert_range(&part, &body, 0, 2_000);
+    part.assert_says(&["hit"]);
 }
 
 #[tokio::test]

@@ -105,6 +105,21 @@ pub fn completion(
     Completion::of(wanted, &extent)
 }
 
+/// Whether the range that the request wants is all that `part` lacks, so that both together will be the whole.
+pub fn makes_whole(request: &RequestHead<'_>, part: &StoredHead, body_bytes: u64) -> bool {
+    let Some(extent) = Extent::of(part, body_bytes).filter(Extent::is_exact) else {
+        return false;
+    };
+    let Some(wanted) = wanted_range(request, part, &extent) else {
+        return false;
+    };
+    let goes_on = extent.first == 0 && wanted.first <= extent.end && wanted.end == extent.complete;
+    let leads_up = extent.complete == Some(extent.end)
+        && wanted.first == 0
+        && wanted.end >= Some(extent.first);
+    extent.complete.is_some() && (goes_on || leads_up) && strong_validator(&part.headers).is_some()
+}
+
 /// The one range that a request wants, cut to the representation.
 fn wanted_range(request: &RequestHead<'_>, part: &StoredHead, extent: &Extent) -> Option<Span> {
     if !if_range_holds(request.headers, part) {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::{
     super::{
         Answered, Combined, Extent, ResponseHead, Stretch, combine, completion, contradicts,
-        select_bytes, whole_if_complete,
+        makes_whole, select_bytes, whole_if_complete,
     },
     Circumstances, Lookup, Request, Response, Settings, StoredHead, after, cases, describe,
     headers,
@@ -282,6 +282,32 @@ fn the_rest_is_asked_for_where_part_and_rest_are_the_whole_or_the_range() {
                 .to_owned()
         });
         assert_eq!(asked.as_deref().unwrap_or("none"), expected, "{case}");
+    }
+}
+
+#[test]
+fn a_range_that_is_all_that_lacks_makes_the_whole() {
+    let table = r#"
+        0-4/10, 5 | ETag: "a" :: 5- => yes
+        0-4/10, 5 | ETag: "a" :: 3- => yes
+        0-4/10, 5 | ETag: "a" :: -5 => yes
+        0-4/10, 5 | ETag: "a" :: 6- => no
+        0-4/10, 5 | ETag: "a" :: 5-8 => no
+        0-4/10, 5 | ETag: "a" :: 5-7,8-9 => no
+        0-4/10, 5 | ETag: W/"a" :: 5- => no
+        0-4/10, 4 | ETag: "a" :: 5- => no
+        0-4/*, 5 | ETag: "a" :: 5- => no
+        5-9/10, 5 | ETag: "a" :: 0-4 => yes
+        5-9/10, 5 | ETag: "a" :: 0-3 => no
+        5-9/10, 5 | ETag: "a" :: 1-4 => no
+        2-4/10, 3 | ETag: "a" :: 5- => no
+    "#;
+    for case in cases(table) {
+        let (question, expected) = case.split_once(" => ").unwrap();
+        let (stored, set) = question.split_once(" :: ").unwrap();
+        let ((part, bytes), request) = (part(stored), Request::new(&format!("Range: bytes={set}")));
+        let found = makes_whole(&request.head(), &part, bytes);
+        assert_eq!(found, expected == "yes", "{case}");
     }
 }
 
