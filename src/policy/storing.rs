@@ -129,7 +129,12 @@ fn answers_less_than_a_get(
     request: &RequestHead<'_>,
     response: &ResponseHead<'_>,
 ) -> Option<Reason> {
-    let is_part = || is_ranged(request.headers) && ContentRange::of(response.headers).is_some();
+    // Ranges are defined for GET (RFC 9110 section 14.2), so a part of an answer to a QUERY is nobody else's.
+    let is_part = || {
+        request.method == Method::GET
+            && is_ranged(request.headers)
+            && ContentRange::of(response.headers).is_some()
+    };
     match response.status {
         StatusCode::PARTIAL_CONTENT if !is_part() => Some(Reason::Partial),
         StatusCode::RANGE_NOT_SATISFIABLE if is_ranged(request.headers) => Some(Reason::Partial),

@@ -83,6 +83,7 @@ fn what_is_stored_and_why_not() {
         - :: - :: 206 Cache-Control: max-age=60 | Content-Range: bytes 0-1/9 => pass partial
         Range: bytes=0-1 :: - :: 206 Cache-Control: max-age=60 | Content-Range: bytes 0-1/9 => store
         Range: bytes=0-1 :: - :: 206 Content-Range: bytes 0-1/9 => store
+        QUERY: Range: bytes=0-1 :: - :: 206 Cache-Control: max-age=60 | Content-Range: bytes 0-1/9 => pass partial
         Range: bytes=0-1 :: - :: 206 Cache-Control: max-age=60, must-understand, no-store | Content-Range: bytes 0-1/9 => store
         Range: bytes=0-1 :: - :: 206 Cache-Control: no-store | Content-Range: bytes 0-1/9 => pass no-store
         Range: bytes=0-1 :: - :: 206 Cache-Control: max-age=60 | Content-Range: bytes 0-1/1 => pass partial
