@@ -69,8 +69,8 @@ pub(super) fn freshen(
         stored.status,
         &headers,
         &fields,
-        response.request_time,
-        response.response_time,
+        settings,
+        (response.request_time, response.response_time),
     );
     let same_vary = headers
         .get_all(VARY)

@@ -12,7 +12,7 @@ use http::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CacheKind, Mark, Settings, StoredHead, Timestamp,
+    CacheKind, Mark, Settings, StoredHead, Tags, Timestamp,
     date::http_date,
     directives::{CacheFields, ResponseDirectives},
     fields::{DELTA_SECONDS_MAX, all_members, delta_seconds},
@@ -47,6 +47,8 @@ pub struct Terms {
     pub(super) date: Timestamp,
     /// Whether there is an `ETag` or a `Last-Modified` to validate with.
     pub(super) has_validator: bool,
+    /// The tags and groups.
+    pub tags: Tags,
 }
 
 /// How old a stored response is at a moment, and how long it is fresh.
@@ -90,15 +92,16 @@ impl Terms {
         response_time: Timestamp,
     ) -> Self {
         let fields = CacheFields::parse(headers, &settings.targeted_fields);
-        Self::from_fields(status, headers, &fields, request_time, response_time)
+        let times = (request_time, response_time);
+        Self::from_fields(status, headers, &fields, settings, times)
     }
 
     pub(super) fn from_fields(
         status: StatusCode,
         headers: &HeaderMap,
         fields: &CacheFields,
-        request_time: Timestamp,
-        response_time: Timestamp,
+        settings: &Settings,
+        (request_time, response_time): (Timestamp, Timestamp),
     ) -> Self {
         let date = headers.get(DATE).and_then(http_date);
         let last_modified = headers.get(LAST_MODIFIED).and_then(http_date);
@@ -119,6 +122,7 @@ impl Terms {
             initial_age_millis: initial_age_millis(headers, date, request_time, response_time),
             date: date_or_receipt,
             has_validator: headers.contains_key(ETAG) || last_modified.is_some(),
+            tags: Tags::parse(headers, &settings.tag_fields),
         }
     }
 

@@ -5,7 +5,7 @@ use http::{
     header::{CONTENT_LOCATION, LOCATION},
 };
 
-use super::{CacheKey, QueryRules};
+use super::{CacheKey, QueryRules, tags::invalidated_groups};
 
 /// The keys to invalidate: the target, and same-origin `Location` and `Content-Location`.
 pub type InvalidationTargets = smallvec::SmallVec<[CacheKey; 3]>;
@@ -26,7 +26,7 @@ pub fn invalidates(
     rules: &QueryRules,
 ) -> InvalidationTargets {
     let mut keys = InvalidationTargets::new();
-    if SAFE.contains(&method.as_str()) || !(status.is_success() || status.is_redirection()) {
+    if !may_have_changed(method, status) {
         return keys;
     }
     keys.push(target.clone());
@@ -41,6 +41,25 @@ pub fn invalidates(
         }
     }
     keys
+}
+
+/// The groups of the target's origin (RFC 9875 section 3) that a request with `method`, answered so, invalidates; none for
+/// safe methods and errors. What is invalidated so invalidates nothing further.
+pub fn invalidates_groups(
+    method: &Method,
+    status: StatusCode,
+    response_headers: &HeaderMap,
+) -> Vec<Box<[u8]>> {
+    if may_have_changed(method, status) {
+        invalidated_groups(response_headers)
+    } else {
+        Vec::new()
+    }
+}
+
+/// Whether an unsafe request was answered as if it had been executed.
+pub fn may_have_changed(method: &Method, status: StatusCode) -> bool {
+    !SAFE.contains(&method.as_str()) && (status.is_success() || status.is_redirection())
 }
 
 /// The key that a URI reference in a response for `target` means, in the same partition; `None` where it is of another
@@ -152,7 +171,7 @@ fn remove_dot_segments(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{CacheKey, QueryRules, invalidates, remove_dot_segments};
+    use super::{CacheKey, QueryRules, invalidates, invalidates_groups, remove_dot_segments};
     use crate::policy::{ParameterPattern, tests::headers};
 
     fn invalidated(method: &str, target: &str, status: u16, response: &str) -> Vec<String> {
@@ -209,6 +228,26 @@ mod tests {
         ] {
             let found = !invalidated(method, TARGET, status, "").is_empty();
             assert_eq!(found, expected, "{method} {status}");
+        }
+    }
+
+    #[test]
+    fn groups_are_invalidated_by_successful_unsafe_requests_only() {
+        let fields = headers(r#"Cache-Group-Invalidation: "a""#);
+        for (method, status, expected) in [
+            ("POST", 200, true),
+            ("DELETE", 303, true),
+            ("M-SEARCH", 200, true),
+            ("POST", 404, false),
+            ("POST", 503, false),
+            ("GET", 200, false),
+            ("HEAD", 200, false),
+            ("OPTIONS", 204, false),
+            ("QUERY", 200, false),
+        ] {
+            let (name, status_code) = (method.parse().unwrap(), status.try_into().unwrap());
+            let groups = invalidates_groups(&name, status_code, &fields);
+            assert_eq!(!groups.is_empty(), expected, "{method} {status}");
         }
     }
 

@@ -93,6 +93,14 @@ impl CacheKey {
         rest.split('/').next().unwrap_or(rest)
     }
 
+    /// The origin of the URI (RFC 9110 section 4.3.1): `scheme://host` or `scheme://host:port`.
+    pub fn origin(&self) -> &str {
+        let uri = self.uri();
+        let after_scheme = uri.find("://").map_or(0, |at| at + 3);
+        let end = uri[after_scheme..].find('/');
+        end.map_or(uri, |at| &uri[..after_scheme + at])
+    }
+
     /// The path and query of the URI, starting with `/`.
     pub fn path_and_query(&self) -> &str {
         let uri = self.uri();
@@ -193,6 +201,7 @@ mod tests {
         assert_eq!(key.partition(), Some("abc"));
         assert_eq!(key.uri(), "http://a.example:81/x?y");
         assert_eq!(key.authority(), "a.example:81");
+        assert_eq!(key.origin(), "http://a.example:81");
         assert_eq!(key.path_and_query(), "/x?y");
     }
 }

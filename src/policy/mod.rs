@@ -23,6 +23,7 @@ mod reason;
 mod settings;
 mod stale;
 mod storing;
+mod tags;
 mod time;
 mod validation;
 mod vary;
@@ -36,7 +37,7 @@ pub use decide::{
 };
 pub use freshen::{HeadEffect, head_effect, updated_fields};
 pub use freshness::{Freshness, Terms};
-pub use invalidation::{InvalidationTargets, invalidates};
+pub use invalidation::{InvalidationTargets, invalidates, invalidates_groups};
 pub use judge::{Failure, Judgement, OnFailure, ResponseHead, judge, on_failure, while_held_down};
 pub use key::CacheKey;
 pub use mode::Mode;
@@ -48,6 +49,7 @@ pub use ranges::{
 pub use reason::Reason;
 pub use settings::{CacheKind, ClientCacheControl, CookiePolicy, Overridable, Overrides, Settings};
 pub use storing::{Mark, StoredHead, store_post_answer};
+pub use tags::{Names, Tags};
 pub use time::Timestamp;
 pub use validation::{Answer, answer_conditionally, validation_headers};
 pub use vary::{VariantKey, select};

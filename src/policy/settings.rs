@@ -125,6 +125,8 @@ pub struct Settings {
     pub client_cache_control: ClientCacheControl,
     /// Targeted cache-control fields (RFC 9213), most specific first.
     pub targeted_fields: Vec<HeaderName>,
+    /// Fields in which origins tag their responses.
+    pub tag_fields: Vec<HeaderName>,
 }
 
 impl Settings {
@@ -163,6 +165,10 @@ impl Default for Settings {
             set_cookie: CookiePolicy::Bypass,
             client_cache_control: ClientCacheControl::Honor,
             targeted_fields: vec![HeaderName::from_static("cdn-cache-control")],
+            tag_fields: vec![
+                HeaderName::from_static("surrogate-key"),
+                HeaderName::from_static("cache-tag"),
+            ],
         }
     }
 }

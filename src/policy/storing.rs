@@ -270,8 +270,8 @@ impl StoredHead {
             response.status,
             &headers,
             fields,
-            response.request_time,
-            response.response_time,
+            settings,
+            (response.request_time, response.response_time),
         );
         Self {
             status: response.status,

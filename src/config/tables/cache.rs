@@ -57,8 +57,10 @@ options! {
         client_cache_control: ClientCacheControl = "honor",
         /// Targeted cache-control fields (RFC 9213), most specific first.
         targeted_fields: Vec<HeaderName> = ["cdn-cache-control"],
+        /// Fields in which origins tag their responses, for purges by tag. White space separates the tags of Surrogate-Key
+        /// and xkey, commas those of any other field.
+        tags_header: Vec<HeaderName> = ["surrogate-key", "cache-tag"],
     }
-    later { tags_header }
 }
 
 choices! { CacheKind, r#""shared" or "private""#, [
@@ -119,6 +121,7 @@ impl Cache {
             client_cache_control: self.client_cache_control.value,
             set_cookie: self.set_cookie.value,
             targeted_fields: self.targeted_fields.value.clone(),
+            tag_fields: self.tags_header.value.clone(),
         }
     }
 

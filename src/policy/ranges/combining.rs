@@ -121,8 +121,8 @@ pub(super) fn head_of(
         StatusCode::PARTIAL_CONTENT,
         &headers,
         &fields,
-        new.request_time,
-        new.response_time,
+        settings,
+        (new.request_time, new.response_time),
     );
     StoredHead {
         status: StatusCode::PARTIAL_CONTENT,
