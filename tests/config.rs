@@ -109,6 +109,7 @@ sort_query = true
 client_cache_control = "ignore"
 negative_ttl = "6s"
 targeted_fields = ["Surrogate-Control"]
+tags_header = ["X-Tags"]
 [upstreams.catalog]
 urls = ["https://a.example", "http://10.0.0.1:3000/base"]
 connect_timeout = "6s"
@@ -184,6 +185,7 @@ access = { hits = "none", other = "1/10" }
         client_cache_control: ClientCacheControl::Ignore,
         negative_ttl: Duration::from_secs(6),
         targeted_fields: vec!["surrogate-control".parse().unwrap()],
+        tag_fields: vec!["x-tags".parse().unwrap()],
     };
     assert_eq!(config.cache, cache);
     let ahead = config.refresh_ahead_rate.unwrap();

@@ -24,11 +24,12 @@ use super::{
     extract::{Parameters, Segment},
     facts,
     problem::{Document, Problem},
+    purge::tag_name,
     text,
     view::{self, EntryDetail, Field, Page, Purged, State as Freshness, Validators},
 };
 use crate::{
-    policy::{Mark, Timestamp},
+    policy::{Mark, Names, Timestamp},
     store::{Entry, Listing, Sort, StoredBody, Tier},
 };
 
@@ -47,6 +48,8 @@ pub(super) struct Filters {
     host: Option<String>,
     /// The path starts so.
     path_prefix: Option<String>,
+    /// The origin tagged it so.
+    tag: Option<String>,
     /// The URL contains this text.
     q: Option<String>,
     /// `memory`, `disk`, or both with a comma.
@@ -115,6 +118,8 @@ pub(super) async fn show(
             last_modified: field(&entry.head.headers, LAST_MODIFIED),
         },
         windows: facts::windows(&entry.key, &entry.head, &api.settings),
+        tags: names(&entry.head.terms.tags.tags),
+        groups: names(&entry.head.terms.tags.groups),
         headers: fields(&entry.head.headers),
         variants: variants
             .iter()
@@ -195,6 +200,7 @@ impl Filters {
             host: self.host.map(|host| host.to_ascii_lowercase()),
             path_prefix: self.path_prefix,
             contains: self.q,
+            tag: self.tag.as_deref().map(tag_name).transpose()?,
             cursor: self.cursor,
             limit: DEFAULT_LIMIT,
         })
@@ -282,6 +288,17 @@ const fn mark_name(mark: Mark) -> &'static str {
         Mark::None => "none",
         Mark::Stale => "stale",
         Mark::Invalid => "invalid",
+    }
+}
+
+/// The names in the order of the fields; `*` where it counts as having every one.
+fn names(names: &Names) -> Vec<String> {
+    match names {
+        Names::Listed(names) => {
+            let shown = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+            names.iter().map(|name| shown(name)).collect()
+        }
+        Names::Every => vec!["*".to_owned()],
     }
 }
 

@@ -1,4 +1,4 @@
-//! `cache/purge`: by URL, prefix or host; soft or hard; or only counted.
+//! `cache/purge`: by URL, prefix, host or tag; soft or hard; or only counted.
 
 use std::sync::Arc;
 
@@ -19,7 +19,10 @@ use crate::{
     store::{PurgeKind, Selector},
 };
 
-/// What to purge: exactly one of `url`, `prefix` and `host`.
+/// Longer than any tag that is kept: longer ones still select what counts as tagged with everything.
+const TAG_BYTES_MAX: usize = 1_024;
+
+/// What to purge: exactly one of `url`, `prefix`, `host` and `tag`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
@@ -29,6 +32,9 @@ pub(super) struct Wanted {
     prefix: Option<String>,
     /// Every URL of this host: `host` (any port) or `host:port`.
     host: Option<String>,
+    /// Whatever its origin tagged so, in the fields of `cache.tags_header`. A response with more tags than are kept counts
+    /// as tagged with every one.
+    tag: Option<String>,
     /// Mark stale instead of removing: stale reuse stays possible while the origin is gone.
     #[serde(default = "soft_by_default")]
     #[schema(default = true)]
@@ -76,12 +82,15 @@ impl Wanted {
     }
 
     fn selector(&self, map_url: &UrlMap) -> Result<Selector, Problem> {
-        match (&self.url, &self.prefix, &self.host) {
-            (Some(url), None, None) => effective_url(url, map_url).map(Selector::Url),
-            (None, Some(prefix), None) => effective_prefix(prefix, map_url).map(Selector::Prefix),
-            (None, None, Some(host)) => host_name(host).map(Selector::Host),
+        match (&self.url, &self.prefix, &self.host, &self.tag) {
+            (Some(url), None, None, None) => effective_url(url, map_url).map(Selector::Url),
+            (None, Some(prefix), None, None) => {
+                effective_prefix(prefix, map_url).map(Selector::Prefix)
+            }
+            (None, None, Some(host), None) => host_name(host).map(Selector::Host),
+            (None, None, None, Some(tag)) => tag_name(tag).map(Selector::Tag),
             _ => Err(Problem::bad_request(
-                "give exactly one of `url`, `prefix` and `host`",
+                "give exactly one of `url`, `prefix`, `host` and `tag`",
             )),
         }
     }
@@ -139,6 +148,16 @@ fn host_name(host: &str) -> Result<String, Problem> {
     }
 }
 
+/// A tag as an origin can send it: case matters, and all but control characters.
+pub(super) fn tag_name(tag: &str) -> Result<String, Problem> {
+    if tag.is_empty() || tag.len() > TAG_BYTES_MAX || tag.contains(char::is_control) {
+        return Err(Problem::bad_request(format!(
+            "`tag` is a tag of 1 to {TAG_BYTES_MAX} bytes, without control characters"
+        )));
+    }
+    Ok(tag.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -191,6 +210,8 @@ mod tests {
         );
         check(json!({"host": "A.example"}), host("a.example"));
         check(json!({"host": "[::1]:81"}), host("[::1]:81"));
+        let tag = |tag: &str| Some(Selector::Tag(tag.to_owned()));
+        check(json!({"tag": "Blog é, 7"}), tag("Blog é, 7"));
     }
 
     #[test]
@@ -211,6 +232,10 @@ mod tests {
             json!({"host": ""}),
             json!({"host": "a/b"}),
             json!({"host": "u@a"}),
+            json!({"tag": ""}),
+            json!({"tag": "a\u{0}b"}),
+            json!({"tag": "a".repeat(1_025)}),
+            json!({"tag": "a", "host": "a"}),
             json!({"host": "a", "softly": true}),
         ] {
             check(wrong, None);

@@ -263,6 +263,11 @@ pub struct EntryDetail {
     pub validators: Validators,
     /// How long past its freshness it may be reused.
     pub windows: Windows,
+    /// Its tags, in the order of their fields; `*` alone where there are more than are kept, so that it counts as tagged
+    /// with every one.
+    pub tags: Vec<String>,
+    /// Its cache groups (RFC 9875), in the same manner.
+    pub groups: Vec<String>,
     /// Its fields as stored, except that cookies are hidden.
     pub headers: Vec<Field>,
     /// Every variant of the same key, this one first.

@@ -39,6 +39,9 @@ pub struct Filters {
     /// With a path that starts so
     #[arg(long, value_name = "PATH")]
     path_prefix: Option<String>,
+    /// Tagged so by its origin
+    #[arg(long)]
+    tag: Option<String>,
     /// With this text in the URL
     #[arg(long, value_name = "TEXT")]
     q: Option<String>,
@@ -90,6 +93,9 @@ struct Selector {
     /// Every URL of this host, or host:port
     #[arg(long)]
     host: Option<String>,
+    /// Whatever its origin tagged so, with Surrogate-Key or Cache-Tag
+    #[arg(long)]
+    tag: Option<String>,
 }
 
 impl CacheCommand {
@@ -132,6 +138,7 @@ impl Filters {
         let filters = [
             ("host", &self.host),
             ("path_prefix", &self.path_prefix),
+            ("tag", &self.tag),
             ("q", &self.q),
             ("state", &self.state),
             ("tier", &self.tier),
@@ -174,9 +181,15 @@ impl Purge {
     }
 
     async fn ask(&self, client: &Client, dry_run: bool) -> Result<(Purged, Value), CommandError> {
-        let Selector { url, prefix, host } = &self.selector;
+        let Selector {
+            url,
+            prefix,
+            host,
+            tag,
+        } = &self.selector;
         let body = json!({
-            "url": url, "prefix": prefix, "host": host, "soft": !self.hard, "dry_run": dry_run,
+            "url": url, "prefix": prefix, "host": host, "tag": tag, "soft": !self.hard,
+            "dry_run": dry_run,
         });
         let answer = client
             .change(Method::POST, &["cache", "purge"], Some(&body))
@@ -288,6 +301,9 @@ fn render_detail(detail: &EntryDetail, paint: Paint) -> String {
         ("hits", entry.hits.to_string()),
         ("variants", detail.variants.len().to_string()),
     ];
+    for (name, names) in [("tags", &detail.tags), ("groups", &detail.groups)] {
+        facts.extend((!names.is_empty()).then(|| (name, names.join(", "))));
+    }
     facts.extend((detail.mark != "none").then(|| ("mark", detail.mark.clone())));
     facts.extend(
         entry
@@ -362,6 +378,8 @@ stale  3m 12s  -12s  disk  1.5 KiB     7     200  0123456789abcdef0123456789abcd
         detail["windows"] = json!({
             "stale_while_revalidate_secs": 0, "stale_if_error_secs": 3_600, "stale_offline_secs": 604_800,
         });
+        detail["tags"] = json!(["news", "front\u{1b}"]);
+        detail["groups"] = json!([]);
         detail["headers"] = json!([{"name": "etag", "value": "\"1\""}]);
         detail["variants"] = json!([entry(), entry()]);
         let detail: EntryDetail = serde_json::from_value(detail).unwrap();
@@ -373,6 +391,7 @@ http://a.example/x\\u{1b} stale
   body       1.5 KiB in disk
   hits       7
   variants   2
+  tags       news, front\\u{1b}
   mark       stale
 
   200

@@ -59,7 +59,7 @@ impl Fills {
     pub(crate) fn join(&self, store: &Store, target: Target) -> Role {
         let mut fills = self.lock();
         if let Some(fill) = fills.get(&target)
-            && store.is_current(fill.ticket, &target.key)
+            && store.is_current(fill.ticket, &target.key, fill.head().as_deref())
         {
             return Role::Follow(Arc::clone(fill));
         }

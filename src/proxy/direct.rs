@@ -200,6 +200,12 @@ impl Direct<'_> {
             renewed = ticket;
             warn_unless_marked(key, Mark::Invalid, marked);
         }
+        let groups = policy::invalidates_groups(method, status, headers);
+        if !groups.is_empty()
+            && let Err(error) = self.gateway.store.invalidate_groups(key, &groups).await
+        {
+            warn!(%key, %error, "Stored responses of a group could not be marked on disk.");
+        }
         renewed
     }
 

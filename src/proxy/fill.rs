@@ -143,6 +143,15 @@ impl Fill {
         !matches!(*self.outcome.borrow(), Outcome::Pending)
     }
 
+    /// The head of what it stores, once that is known.
+    pub(crate) fn head(&self) -> Option<Arc<StoredHead>> {
+        match &*self.outcome.borrow() {
+            Outcome::Storing(storing) => Some(Arc::clone(&storing.head)),
+            Outcome::Freshened(_, head) => Some(Arc::clone(head)),
+            _ => None,
+        }
+    }
+
     /// A reader of the growing body; `None` when its beginning is no longer kept.
     pub(crate) fn reader(&self) -> Option<Reader> {
         self.growing.reader()

@@ -1,7 +1,7 @@
 //! Records: a stored response as one value of the disk tier.
 //!
 //! ```text
-//! version u8 | length of the head u32 | head (postcard) | inline body | xxh3-64 of the record's name and all before
+//! version u8 | length of the head u32 | key, terms, head, variant (postcard) | inline body | xxh3-64 of the record's name and all before
 //! ```
 //!
 //! Everything is little-endian. The name takes part in the checksum, so a record that turns up under another name is
@@ -19,7 +19,7 @@ use super::{
 use crate::policy::{CacheKey, Mark, StoredHead, Terms, Timestamp, VariantKey};
 
 /// The version of the layout above, and of what postcard makes of the types in it.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 const PREFIX_BYTES: usize = 1 + 4;
 const CHECKSUM_BYTES: usize = 8;
@@ -53,8 +53,6 @@ pub(super) enum CodecError {
 
 #[derive(Serialize, Deserialize)]
 struct HeadOnDisk<'a> {
-    // First, so that `key_of` need not decode the rest.
-    key: &'a str,
     status: u16,
     #[serde(borrow)]
     fields: Vec<(&'a str, Raw<'a>)>,
@@ -113,7 +111,6 @@ fn encode(
     inline: &[u8],
 ) -> Vec<u8> {
     let on_disk = HeadOnDisk {
-        key: key.as_str(),
         status: head.status.as_u16(),
         fields: head
             .headers
@@ -128,10 +125,11 @@ fn encode(
     let mut record = Vec::with_capacity(inline.len() + 1024);
     record.push(VERSION);
     record.extend([0; 4]);
-    // The policy's types come last and each on its own, as opaque values.
+    // Each on its own, and first what `filed` needs, which then need not decode the rest.
+    record = append(record, &key.as_str());
+    record = append(record, &head.terms);
     record = append(record, &on_disk);
     record = append(record, &head.variant);
-    record = append(record, &head.terms);
     let head_len = u32::try_from(record.len() - PREFIX_BYTES).expect("heads are far below 4 GiB");
     record[1..PREFIX_BYTES].copy_from_slice(&head_len.to_le_bytes());
     record.extend(inline);
@@ -154,12 +152,18 @@ pub(super) fn decode(id: RecordId, bytes: &[u8]) -> Result<Record, CodecError> {
     decode_content(head, inline).ok_or(CodecError::Malformed)
 }
 
-/// The key's text in a record, unverified: to find its other rows when it is removed.
-pub(super) fn key_of(bytes: &[u8]) -> Option<&str> {
+/// The key and the terms of a record, unverified: to find its other rows when it is removed.
+pub(super) fn filed(bytes: &[u8]) -> Option<(CacheKey, Terms)> {
     let (head, _) = split_head(bytes.get(1..)?)?;
-    postcard::take_from_bytes::<&str>(head)
-        .ok()
-        .map(|(key, _)| key)
+    let (key, terms, _) = decode_filed(head)?;
+    Some((CacheKey::from_text(key), terms))
+}
+
+/// The key, the terms, and what follows them.
+fn decode_filed(head: &[u8]) -> Option<(&str, Terms, &[u8])> {
+    let (key, rest) = postcard::take_from_bytes::<&str>(head).ok()?;
+    let (terms, rest) = postcard::take_from_bytes::<Terms>(rest).ok()?;
+    Some((key, terms, rest))
 }
 
 /// The version and what stands between it and the checksum, which is right.
@@ -181,9 +185,9 @@ fn split_head(content: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn decode_content(head: &[u8], inline: &[u8]) -> Option<Record> {
-    let (on_disk, rest) = postcard::take_from_bytes::<HeadOnDisk<'_>>(head).ok()?;
+    let (key, terms, rest) = decode_filed(head)?;
+    let (on_disk, rest) = postcard::take_from_bytes::<HeadOnDisk<'_>>(rest).ok()?;
     let (variant, rest) = postcard::take_from_bytes::<VariantKey>(rest).ok()?;
-    let (terms, rest) = postcard::take_from_bytes::<Terms>(rest).ok()?;
     if !rest.is_empty() {
         return None;
     }
@@ -201,7 +205,7 @@ fn decode_content(head: &[u8], inline: &[u8]) -> Option<Record> {
         terms,
     };
     Some(Record {
-        key: CacheKey::from_text(on_disk.key),
+        key: CacheKey::from_text(key),
         head,
         body,
     })
@@ -244,7 +248,7 @@ mod tests {
     use http::{HeaderMap, HeaderValue, StatusCode};
     use proptest::{collection::vec, prelude::*};
 
-    use super::{CodecError, Record, RecordBody, decode, encode_inline, encode_with_file, key_of};
+    use super::{CodecError, Record, RecordBody, decode, encode_inline, encode_with_file, filed};
     use crate::{
         policy::{CacheKey, Mark, StoredHead, Terms, Timestamp, VariantKey},
         store::{
@@ -333,10 +337,10 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_found_without_the_rest() {
+    fn what_it_is_filed_under_is_found_without_the_rest() {
         let record = encode_inline(ID, &key(), &head(&[]), b"body");
-        assert_eq!(key_of(&record), Some(key().as_str()));
-        assert_eq!(key_of(b""), None);
+        assert_eq!(filed(&record), Some((key(), Terms::default())));
+        assert_eq!(filed(b""), None);
     }
 
     #[test]
@@ -353,7 +357,7 @@ mod tests {
         #[test]
         fn bytes_that_are_no_record_are_refused_and_nothing_worse(mut bytes in vec(any::<u8>(), 0..400)) {
             prop_assert!(decode(ID, &bytes).is_err());
-            key_of(&bytes);
+            let _ = filed(&bytes);
             // Past the checksum, where decoding begins.
             if let Some(first) = bytes.first_mut() {
                 *first = super::VERSION;

@@ -15,6 +15,7 @@ use super::{
     Config, Stats, StoreError,
     disk::{Backing, Disk, DiskError},
     id::Namer,
+    labels::LabelIndex,
     memory::{Behind, Memory},
     pending::{Pending, SELECTOR_JOBS_MAX},
     purges::PurgeLog,
@@ -42,6 +43,7 @@ pub(super) struct Inner {
     pub(super) memory: Memory,
     pub(super) pending: Pending,
     pub(super) queries: Queries,
+    pub(super) labels: Arc<LabelIndex>,
     /// `None`: the tier is off.
     pub(super) disk: Option<Arc<Disk>>,
     pub(super) reads: Semaphore,
@@ -115,6 +117,7 @@ impl Inner {
             purges: Arc::default(),
             pending: Pending::new(),
             queries: Queries::new(disk.as_ref().is_some_and(|disk| disk.entries() > 0)),
+            labels: LabelIndex::new(),
             disk: disk.map(Arc::new),
             reads: Semaphore::new(READS_MAX),
             purging: Semaphore::new(SELECTOR_JOBS_MAX),

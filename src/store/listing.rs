@@ -8,8 +8,9 @@ use std::{collections::BinaryHeap, sync::Arc};
 
 use super::{
     Entry, Inner, Listing, Page, Sort, StoreError, Tier,
-    disk::{Row, uri_row},
+    disk::{Disk, Labelled, Row, uri_row},
     id::{PublicId, RecordId, from_hex, to_hex},
+    labels::Label,
     purges::{Matcher, RowRange, is_host},
     resource::StoredResponse,
 };
@@ -103,6 +104,9 @@ impl Inner {
         let Some(disk) = &self.disk else {
             return Ok(());
         };
+        if let Some(tag) = &selection.listing.tag {
+            return self.select_tagged_on_disk(disk, tag, selection);
+        }
         for range in selection.ranges() {
             let mut after = selection.resume_row();
             loop {
@@ -117,6 +121,34 @@ impl Inner {
                     break;
                 }
                 after = rows.resume_after;
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of a tag are in no order of a listing, so every page reads them all.
+    fn select_tagged_on_disk(
+        &self,
+        disk: &Disk,
+        tag: &str,
+        selection: &mut Selection<'_>,
+    ) -> Result<(), StoreError> {
+        for label in [Label::tag(tag.as_bytes()), Label::every_tag()] {
+            let range = RowRange::starting(&label.row_prefix());
+            let mut after: Option<Vec<u8>> = None;
+            loop {
+                let (labelled, resume_after) = disk
+                    .labelled(&range, after.as_deref(), CHUNK_ROWS)
+                    .map_err(|error| self.read_error(error))?;
+                for row in labelled.into_iter().filter_map(Labelled::into_row) {
+                    if selection.wants(&row.key) {
+                        selection.offer_row(row, |key, id| self.is_newer_elsewhere(key, id));
+                    }
+                }
+                if resume_after.is_none() {
+                    break;
+                }
+                after = resume_after;
             }
         }
         Ok(())
@@ -229,6 +261,19 @@ fn entry(key: CacheKey, stored: &StoredResponse, tier: Tier) -> Entry {
     }
 }
 
+impl Labelled {
+    /// Its place in the order of listings.
+    fn into_row(self) -> Option<Row> {
+        let key = self.key?;
+        Some(Row {
+            row: uri_row(&key, self.id),
+            key,
+            id: self.id,
+            usage: self.usage,
+        })
+    }
+}
+
 impl<'a> Selection<'a> {
     fn new(listing: &'a Listing, after: Option<Place>) -> Self {
         Self {
@@ -276,7 +321,9 @@ impl<'a> Selection<'a> {
     }
 
     fn offer_stored(&mut self, key: &CacheKey, stored: &Arc<StoredResponse>) {
-        if !self.wants(key) {
+        let tag = self.listing.tag.as_deref();
+        let tags = &stored.head.terms.tags.tags;
+        if !self.wants(key) || !tag.is_none_or(|tag| tags.has(tag.as_bytes())) {
             return;
         }
         let rank = self.rank(

@@ -10,7 +10,7 @@ use super::{
     pending::apply,
     resource::{Effect, Resource, StoredResponse, VARIANTS_MAX},
 };
-use crate::policy::{CacheKey, Mark};
+use crate::policy::CacheKey;
 
 /// How often a lookup goes back to disk because the key changed under it. Each time somebody else made progress.
 const ATTEMPTS: usize = 4;
@@ -88,18 +88,30 @@ impl Inner {
             Ok(found) => (found, None),
             Err(error) => (Found::default(), Some(error)),
         };
+        let mut from_disk = found.variants;
+        for stored in &mut from_disk {
+            stored.file(&self.labels, key);
+        }
         let log = self.purges.read();
         let changing = self.memory.change(key.as_str());
-        if !log.is_current(before.ticket, key) || changing.generation() != before.generation {
+        let is_current = |labels: &[_]| log.is_current(before.ticket, key, labels);
+        let is_outdated = !is_current(&[])
+            || from_disk.iter().any(|stored| !is_current(stored.labels()))
+            || changing.generation() != before.generation;
+        if is_outdated {
             return Ok(Merged::Outdated);
         }
         let overlay = self.pending.overlay(key);
-        let mut from_disk: Vec<_> = found.variants.into_iter().map(Arc::new).collect();
-        from_disk.retain(|stored| !overlay.removes.contains(&stored.id()));
-        let marks = (overlay.mark != Mark::None).then_some(Effect::Mark(overlay.mark));
-        for effect in log.effects(key).chain(marks) {
-            apply(&mut from_disk, effect);
-        }
+        let from_disk = from_disk
+            .into_iter()
+            .filter(|stored| !overlay.removes.contains(&stored.id()))
+            .filter_map(|stored| {
+                let marks = [overlay.mark, self.pending.mark_of(stored.labels())];
+                let marks = marks.into_iter().map(Effect::Mark);
+                let effects: Vec<_> = log.effects(key, &stored).chain(marks).collect();
+                after(effects, Arc::new(stored))
+            })
+            .collect();
         for corrupt in found.corrupt {
             self.count_error("corrupt");
             self.pending.drop_corrupt(corrupt);
@@ -147,6 +159,15 @@ impl Inner {
             source: error.into_io(),
         }
     }
+}
+
+/// What these effects leave of a response.
+fn after(effects: Vec<Effect>, stored: Arc<StoredResponse>) -> Option<Arc<StoredResponse>> {
+    let mut one = vec![stored];
+    for effect in effects {
+        apply(&mut one, effect, |_| true);
+    }
+    one.pop()
 }
 
 /// All variants, the first source's first; of those with the same name only the first.

@@ -18,6 +18,8 @@ mod compact;
 mod disk;
 mod id;
 mod inner;
+mod invalidate;
+mod labels;
 mod listing;
 mod lookup;
 mod memory;
@@ -90,6 +92,8 @@ pub enum Selector {
     Prefix(String),
     /// Every URL of this authority (`host` matches any port, `host:port` only that one).
     Host(String),
+    /// Whatever its origin tagged so, and what counts as tagged with everything.
+    Tag(String),
 }
 
 /// What a purge does.
@@ -130,6 +134,8 @@ pub struct Listing {
     pub path_prefix: Option<String>,
     /// The URL contains this text.
     pub contains: Option<String>,
+    /// The tag, as in [`Selector::Tag`].
+    pub tag: Option<String>,
     /// The tier.
     pub tier: Option<Tier>,
     /// The order.
@@ -270,9 +276,10 @@ impl Store {
         self.inner.purges.ticket()
     }
 
-    /// Whether no purge or invalidation of `key` came since `ticket`.
-    pub fn is_current(&self, ticket: Ticket, key: &CacheKey) -> bool {
-        self.inner.purges.is_current(ticket, key)
+    /// Whether no purge or invalidation of `key`, or of what a response with this head is filed under, came since
+    /// `ticket`. Without a head the response counts as filed under everything.
+    pub fn is_current(&self, ticket: Ticket, key: &CacheKey, head: Option<&StoredHead>) -> bool {
+        self.inner.is_current(ticket, key, head)
     }
 
     /// Publishes a complete response: in memory when this returns, on disk within a second. It replaces the variant
@@ -326,6 +333,19 @@ impl Store {
         key: &CacheKey,
     ) -> (Option<Ticket>, Result<(), StoreError>) {
         self.inner.supersede(ticket, key).await
+    }
+
+    /// Marks every stored response in one of these groups (RFC 9875) as [`Mark::Invalid`], in every partition: those of the
+    /// origin of `key`, and no others'. For every lookup from now on, on disk within a second; it does not wait for that.
+    ///
+    /// # Errors
+    /// As [`Store::mark`].
+    pub async fn invalidate_groups(
+        &self,
+        key: &CacheKey,
+        groups: &[Box<[u8]>],
+    ) -> Result<(), StoreError> {
+        self.inner.invalidate_groups(key, groups).await
     }
 
     /// Purges what `selector` selects, in both tiers; durable when it returns.

@@ -3,9 +3,10 @@
 //! Invariants: what is in here is visible to lookups until the commit that writes it is done; what a purge selected is
 //! taken out in the same step that hands the purge to the writer, so no older response is written after it. Bounds:
 //! [`RECORDS_MAX`] records and a number of bytes (beyond, responses are not written at all), [`CHANGES_MAX`] records,
-//! marks and removals together (beyond, everything on disk is distrusted),
+//! marks and removals together, and a number of labels ([`marks`]; beyond either, everything on disk is distrusted),
 //! [`SELECTOR_JOBS_MAX`] purges, [`TOUCHES_MAX`] touches and [`CORRUPT_MAX`] corrupt records (beyond, forgotten).
 
+mod marks;
 mod waiting;
 
 use std::{
@@ -20,12 +21,16 @@ use tokio::{
     time::Instant,
 };
 
-use self::waiting::Waiting;
 pub(super) use self::waiting::{Outcome, Overlay, apply};
+use self::{
+    marks::{LabelMark, LabelMarks},
+    waiting::Waiting,
+};
 use super::{
     Purged, StoreError,
     disk::{Batch, Corrupt, Selected},
     id::RecordId,
+    labels::Label,
     purges::{InForce, Matcher},
     resource::{Effect, StoredResponse, stronger},
 };
@@ -66,6 +71,7 @@ pub(super) struct Pending {
 struct State {
     keys: HashMap<CacheKey, Waiting>,
     selects: Vec<SelectJob>,
+    marks: LabelMarks,
     touches: HashMap<RecordId, u64>,
     corrupt: HashSet<Corrupt>,
     records: usize,
@@ -85,6 +91,8 @@ pub(super) struct SelectJob {
     pub(super) effect: Option<Effect>,
     /// What was selected in memory and may not be on disk.
     pub(super) elsewhere: HashMap<RecordId, CacheKey>,
+    /// Names under which something waits that it does not select: what it selects of them on disk does not count.
+    pub(super) superseded: HashSet<RecordId>,
     #[expect(dead_code, reason = "held until the job is done")]
     pub(super) in_force: Option<InForce>,
     /// Gone once an answer was given.
@@ -95,6 +103,7 @@ pub(super) struct SelectJob {
 #[derive(Default)]
 pub(super) struct Work {
     pub(super) selects: Vec<SelectJob>,
+    pub(super) marks: Vec<(Label, LabelMark)>,
     pub(super) batch: Batch,
     upto: u64,
     pub(super) is_last: bool,
@@ -166,8 +175,46 @@ impl Pending {
     pub(super) fn mark(&self, key: &CacheKey, mark: Mark) -> bool {
         self.try_change(key, |waiting| {
             waiting.before.add_mark(mark);
-            apply(&mut waiting.puts, Effect::Mark(mark));
+            apply(&mut waiting.puts, Effect::Mark(mark), |_| true);
         })
+    }
+
+    /// Has everything on disk that is filed under one of `labels` marked. `false`: there is no room.
+    #[must_use]
+    pub(super) fn mark_labelled(&self, labels: &[Label], mark: Mark) -> bool {
+        let mut state = self.state();
+        if !state.marks.has_room(labels) {
+            return false;
+        }
+        let is_first = state.note_change();
+        let number = state.number;
+        state.marks.ask(labels, mark, number);
+        drop(state);
+        if is_first {
+            self.wake.notify_one();
+        }
+        true
+    }
+
+    /// The mark that what is filed under one of `labels` has, whatever its record says.
+    pub(super) fn mark_of(&self, labels: &[Label]) -> Mark {
+        if labels.is_empty() {
+            return Mark::None;
+        }
+        self.state().marks.of(labels)
+    }
+
+    /// Marks what waits for `key` and is filed under one of `labels`.
+    pub(super) fn mark_waiting(&self, key: &CacheKey, labels: &[Label], mark: Mark) {
+        if let Some(waiting) = self.state().keys.get_mut(key) {
+            let is_labelled = |put: &StoredResponse| put.is_labelled(labels);
+            apply(&mut waiting.puts, Effect::Mark(mark), is_labelled);
+        }
+    }
+
+    /// Forgets marks that are done on disk, unless they were asked for again meanwhile.
+    pub(super) fn forget_marks(&self, done: &[(Label, LabelMark)]) {
+        self.state().marks.forget(done);
     }
 
     /// Whether there is room for little more than marks.
@@ -189,6 +236,7 @@ impl Pending {
                 matcher: Matcher::everything(),
                 effect: Some(Effect::Mark(mark)),
                 elsewhere: HashMap::new(),
+                superseded: HashSet::new(),
                 in_force: Some(in_force),
                 reply: None,
             });
@@ -222,13 +270,7 @@ impl Pending {
         }
         let State { keys, .. } = &mut *state;
         for (key, waiting) in keys.iter_mut() {
-            if job.matcher.matches(key) {
-                let elsewhere = waiting.puts.iter().map(|put| (put.id(), key.clone()));
-                job.elsewhere.extend(elsewhere);
-                if let Some(effect) = job.effect {
-                    apply(&mut waiting.puts, effect);
-                }
-            }
+            job.select_waiting(key, waiting);
         }
         state.selects.push(job);
         state.forget_idle();
@@ -352,6 +394,7 @@ impl Pending {
             .collect();
         Work {
             selects: mem::take(&mut state.selects),
+            marks: state.marks.all(),
             batch: Batch {
                 skips_puts: false,
                 changes,
@@ -377,7 +420,8 @@ impl Pending {
         });
         state.selects.splice(0..0, selects);
         state.forget_idle();
-        if outcome == Outcome::Failed && !state.keys.is_empty() {
+        let has_more = outcome == Outcome::Failed && !state.keys.is_empty();
+        if has_more || !state.marks.is_empty() {
             state.since.get_or_insert_with(Instant::now);
         }
         drop(state);
@@ -458,6 +502,22 @@ impl State {
 }
 
 impl SelectJob {
+    /// Does to what waits for a key what it does on disk, and notes what it selected.
+    fn select_waiting(&mut self, key: &CacheKey, waiting: &mut Waiting) {
+        let matcher = &self.matcher;
+        let is_selected = |put: &StoredResponse| matcher.selects(key, put);
+        let selected: Vec<_> = waiting.puts.iter().filter(|put| is_selected(put)).collect();
+        if !matcher.labels().is_empty() {
+            let is_left = |id: &RecordId| selected.iter().all(|put| put.id() != *id);
+            self.superseded.extend(waiting.superseded().filter(is_left));
+        }
+        let elsewhere = selected.iter().map(|put| (put.id(), key.clone()));
+        self.elsewhere.extend(elsewhere);
+        if let Some(effect) = self.effect {
+            apply(&mut waiting.puts, effect, is_selected);
+        }
+    }
+
     fn distrusts(&self, mark: Mark) -> bool {
         let is_enough = |effect| matches!(effect, Effect::Mark(own) if stronger(own, mark) == own);
         self.matcher == Matcher::everything() && self.effect.is_some_and(is_enough)

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{
     Inner, Published, StoreError, Ticket,
     id::RecordId,
+    labels::labels_of,
     memory::Changing,
     pending::apply,
     purges::Matcher,
@@ -47,9 +48,10 @@ impl Inner {
         &self,
         ticket: Ticket,
         key: &CacheKey,
-        stored: StoredResponse,
+        mut stored: StoredResponse,
         freshened: Option<&StoredResponse>,
     ) -> Published {
+        stored.file(&self.labels, key);
         let mut forgotten = None;
         let published = self.publish_knowing(ticket, key, stored, freshened, &mut forgotten);
         if let Some(forgotten) = forgotten {
@@ -68,7 +70,8 @@ impl Inner {
     ) -> Published {
         // Purges wait until what is published here is where they find it.
         let log = self.purges.read();
-        if !log.is_current(ticket, key) {
+        let labels = freshened.map_or(&[][..], StoredResponse::labels);
+        if !log.is_current(ticket, key, stored.labels()) || !log.is_current(ticket, key, labels) {
             return Published::Purged;
         }
         let changing = self.memory.change(key.as_str());
@@ -158,8 +161,20 @@ impl Inner {
     /// Marks what is in memory, and what is on disk unless too much waits for it: whether it did.
     pub(super) fn mark_at_once(&self, key: &CacheKey, mark: Mark) -> bool {
         let changing = self.memory.change(key.as_str());
-        apply_to_memory(&changing, key, Effect::Mark(mark));
+        apply_to_memory(&changing, key, Effect::Mark(mark), |_| true);
         self.disk.is_none() || (!self.pending.is_crowded() && self.pending.mark(key, mark))
+    }
+
+    pub(super) fn is_current(
+        &self,
+        ticket: Ticket,
+        key: &CacheKey,
+        head: Option<&StoredHead>,
+    ) -> bool {
+        self.purges.is_latest(ticket) || {
+            let labels = labels_of(key, head.map(|head| &head.terms));
+            self.purges.read().is_current(ticket, key, &labels)
+        }
     }
 
     /// Whether neither the disk nor what waits for it has anything of `key`, as far as can be told.
@@ -231,11 +246,16 @@ impl Inner {
     }
 }
 
-/// Does to the variants in memory what a purge or an invalidation does.
-pub(super) fn apply_to_memory(changing: &Changing<'_>, key: &CacheKey, effect: Effect) {
+/// Does to the variants in memory that are selected what a purge or an invalidation does.
+pub(super) fn apply_to_memory(
+    changing: &Changing<'_>,
+    key: &CacheKey,
+    effect: Effect,
+    is_selected: impl Fn(&StoredResponse) -> bool,
+) {
     changing.update(key, |variant| {
         let mut one = vec![variant.clone()];
-        apply(&mut one, effect);
+        apply(&mut one, effect, &is_selected);
         one.pop()
     });
 }

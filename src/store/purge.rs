@@ -14,7 +14,7 @@ use super::{
     pending::SelectJob,
     publish::apply_to_memory,
     purges::Matcher,
-    resource::Effect,
+    resource::{Effect, StoredResponse},
 };
 use crate::policy::{CacheKey, Mark};
 
@@ -58,6 +58,7 @@ impl Inner {
             matcher,
             effect,
             elsewhere,
+            superseded: HashSet::new(),
             in_force,
             reply: Some(reply),
         };
@@ -79,22 +80,40 @@ impl Inner {
         effect: Option<Effect>,
     ) -> HashMap<RecordId, CacheKey> {
         let mut selected = HashMap::new();
-        for resource in self.memory.iter() {
-            let key = &resource.key;
-            if !matcher.matches(key) {
-                continue;
-            }
+        for key in self.keys_in_memory(matcher) {
             let changing = self.memory.change(key.as_str());
-            // It may have changed since the walk came by.
+            // It may have changed since its key was found.
             let now = self.memory.get(key.as_str());
             for variant in now.iter().flat_map(|resource| &resource.variants) {
-                selected.insert(variant.id(), key.clone());
+                if matcher.selects(&key, variant) {
+                    selected.insert(variant.id(), key.clone());
+                }
             }
             if let Some(effect) = effect {
-                apply_to_memory(&changing, key, effect);
+                let is_selected = |stored: &StoredResponse| matcher.selects(&key, stored);
+                apply_to_memory(&changing, &key, effect, is_selected);
             }
         }
         selected
+    }
+
+    /// The keys among which all are that `matcher` selects in memory.
+    fn keys_in_memory<'a>(
+        &'a self,
+        matcher: &'a Matcher,
+    ) -> Box<dyn Iterator<Item = CacheKey> + 'a> {
+        match matcher {
+            Matcher::Labels(labels) => {
+                Box::new(labels.iter().flat_map(|label| self.labels.keys(label)))
+            }
+            by_key => {
+                let all = self
+                    .memory
+                    .iter()
+                    .filter(|resource| by_key.matches(&resource.key));
+                Box::new(all.map(|resource| resource.key.clone()))
+            }
+        }
     }
 
     pub(super) async fn remove(self: &Arc<Self>, id: &str) -> Result<Option<Entry>, StoreError> {

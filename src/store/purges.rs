@@ -1,15 +1,17 @@
 //! The purge log: what was purged or invalidated, so that it wins over every fill and read that began before.
 //!
 //! A ticket is the number of the last purge when a fill began. Whoever publishes shows it and is refused when a later
-//! purge selects its key, or when the log no longer reaches back so far. Invalidations of one key are no part of the log,
-//! for there may be any number: a fixed table has the last one for each of [`KEY_SLOTS`] hashes of keys. Purges whose work on disk is not done yet are
-//! in force for whatever is read from disk meanwhile. Bounds: [`LOG_MAX`] purges, [`SELECTOR_JOBS_MAX`] in force.
+//! purge selects its key, or when the log no longer reaches back so far. Invalidations of one key or label are no part of
+//! the log, for there may be any number: fixed tables have the last one for each of [`SLOTS`] hashes of keys, and of
+//! labels. Who does not know yet what it is filed under counts as filed under everything (`labels_of`). Purges whose work
+//! on disk is not done yet are in force for whatever is read from disk meanwhile. Bounds: [`LOG_MAX`] purges,
+//! [`SELECTOR_JOBS_MAX`] in force.
 //!
 //! [`SELECTOR_JOBS_MAX`]: super::pending::SELECTOR_JOBS_MAX
 
 use std::{
     collections::VecDeque,
-    hash::BuildHasher,
+    hash::{BuildHasher, Hash},
     sync::{
         PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
@@ -18,16 +20,20 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::{Selector, Ticket, resource::Effect};
+use super::{
+    Selector, Ticket,
+    labels::Label,
+    resource::{Effect, StoredResponse},
+};
 use crate::policy::CacheKey;
 
 /// A fill seldom outlasts so many purges; one that does is not stored.
 const LOG_MAX: usize = 1_024;
 
-/// Keys of one slot share their invalidations: a fill of one is then refused in vain, which costs a fetch.
-const KEY_SLOTS: usize = 16 * 1_024;
+/// Keys, or labels, of one slot share their invalidations: a fill of one is then refused in vain, which costs a fetch.
+const SLOTS: usize = 16 * 1_024;
 
-/// Which keys a purge or an invalidation selects.
+/// Which stored responses a purge or an invalidation selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Matcher {
     /// This URI, in every partition.
@@ -35,9 +41,11 @@ pub(super) enum Matcher {
     Prefix(String),
     /// In lower case, with or without a port.
     Host(String),
+    /// What is filed under one of these, whatever its key.
+    Labels(Vec<Label>),
 }
 
-/// Neighbouring rows of the `uris` table: from `from`, up to but not including `until`.
+/// Neighbouring rows of a table: from `from`, up to but not including `until`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RowRange {
     pub(super) from: Vec<u8>,
@@ -58,6 +66,9 @@ pub(super) struct Entries {
     forgotten: u64,
     // The last invalidation of a key of each slot.
     keys: Box<[u64]>,
+    // The last purge of a label of each slot, and the last of all of them.
+    labels: Box<[u64]>,
+    latest_of_labels: u64,
     hasher: RandomState,
     in_force: Vec<(u64, Matcher, Effect)>,
 }
@@ -74,10 +85,9 @@ impl PurgeLog {
         Ticket(self.latest.load(Ordering::Acquire))
     }
 
-    /// Whether no purge of `key` came since `ticket`.
-    pub(super) fn is_current(&self, ticket: Ticket, key: &CacheKey) -> bool {
-        // Nearly always nothing was purged since.
-        ticket.0 == self.latest.load(Ordering::Acquire) || self.read().is_current(ticket, key)
+    /// Whether nothing at all was purged since `ticket`: nearly always so.
+    pub(super) fn is_latest(&self, ticket: Ticket) -> bool {
+        ticket.0 == self.latest.load(Ordering::Acquire)
     }
 
     /// Holds off purges: what is published meanwhile is there for the next purge to find.
@@ -93,13 +103,21 @@ impl PurgeLog {
     }
 
     /// Notes that `key` is invalidated for the sake of what will take its place: that is current under the ticket returned,
-    /// unless something else was purged since `ticket`.
-    pub(super) fn renew(&self, ticket: Ticket, key: &CacheKey) -> Option<Ticket> {
+    /// unless something else was purged since `ticket`; `labels` are those that what comes may have.
+    pub(super) fn renew(&self, ticket: Ticket, key: &CacheKey, labels: &[Label]) -> Option<Ticket> {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        let was_current = entries.is_current(ticket, key);
+        let was_current = entries.is_current(ticket, key, labels);
         let number = entries.invalidate(key);
         self.latest.store(number, Ordering::Release);
         was_current.then_some(Ticket(number))
+    }
+
+    /// Notes that what is filed under any of `labels` is invalidated.
+    pub(super) fn invalidate_labelled(&self, labels: &[Label]) {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.latest += 1;
+        entries.note_labels(labels);
+        self.latest.store(entries.latest, Ordering::Release);
     }
 
     /// Logs a purge that stays in force until its work on disk is done.
@@ -115,23 +133,29 @@ impl PurgeLog {
         entries.latest += 1;
         let number = entries.latest;
         entries.in_force.push((number, matcher.clone(), effect));
-        if entries.log.len() == LOG_MAX
-            && let Some((forgotten, _)) = entries.log.pop_front()
-        {
-            entries.forgotten = forgotten;
+        match matcher {
+            Matcher::Labels(labels) => entries.note_labels(&labels),
+            matcher => entries.note(matcher),
         }
-        entries.log.push_back((number, matcher));
         self.latest.store(number, Ordering::Release);
         number
     }
 }
 
 impl Entries {
-    pub(super) fn is_current(&self, ticket: Ticket, key: &CacheKey) -> bool {
+    /// Whether no purge of `key`, or of what is filed under one of `labels`, came since `ticket`.
+    pub(super) fn is_current(&self, ticket: Ticket, key: &CacheKey, labels: &[Label]) -> bool {
         if ticket.0 == self.latest {
             return true;
         }
-        if self.forgotten > ticket.0 || self.keys[self.slot(key)] > ticket.0 {
+        if self.forgotten > ticket.0 || self.keys[self.key_slot(key)] > ticket.0 {
+            return false;
+        }
+        if self.latest_of_labels > ticket.0
+            && labels
+                .iter()
+                .any(|label| self.labels[self.slot(label)] > ticket.0)
+        {
             return false;
         }
         let since = self.log.iter().rev();
@@ -141,25 +165,53 @@ impl Entries {
 
     fn invalidate(&mut self, key: &CacheKey) -> u64 {
         self.latest += 1;
-        let slot = self.slot(key);
+        let slot = self.key_slot(key);
         self.keys[slot] = self.latest;
         self.latest
     }
 
     /// The queries to a URI share its slot: what invalidates the URI wins over their fills too.
-    fn slot(&self, key: &CacheKey) -> usize {
+    fn key_slot(&self, key: &CacheKey) -> usize {
         let target = key.query_target();
-        let hash = self
-            .hasher
-            .hash_one(target.as_ref().unwrap_or(key).as_str());
-        usize::try_from(hash % KEY_SLOTS as u64).unwrap_or_default()
+        self.slot(target.as_ref().unwrap_or(key).as_str())
     }
 
-    /// What purges in force do to a record of `key` that is still on disk.
-    pub(super) fn effects<'a>(&'a self, key: &'a CacheKey) -> impl Iterator<Item = Effect> + 'a {
+    fn note(&mut self, matcher: Matcher) {
+        if self.log.len() == LOG_MAX
+            && let Some((forgotten, _)) = self.log.pop_front()
+        {
+            self.forgotten = forgotten;
+        }
+        self.log.push_back((self.latest, matcher));
+    }
+
+    fn note_labels(&mut self, labels: &[Label]) {
+        for label in labels {
+            let slot = self.slot(label);
+            self.labels[slot] = self.latest;
+        }
+        self.latest_of_labels = self.latest;
+    }
+
+    fn slot(&self, named: impl Hash) -> usize {
+        let hash = self.hasher.hash_one(named);
+        usize::try_from(hash % SLOTS as u64).unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_force_count(&self) -> usize {
+        self.in_force.len()
+    }
+
+    /// What purges in force do to a response that is still on disk.
+    pub(super) fn effects<'a>(
+        &'a self,
+        key: &'a CacheKey,
+        stored: &'a StoredResponse,
+    ) -> impl Iterator<Item = Effect> + 'a {
         self.in_force
             .iter()
-            .filter(|(_, matcher, _)| matcher.matches(key))
+            .filter(|(_, matcher, _)| matcher.selects(key, stored))
             .map(|(_, _, effect)| *effect)
     }
 }
@@ -170,7 +222,9 @@ impl Default for Entries {
             latest: 0,
             log: VecDeque::new(),
             forgotten: 0,
-            keys: vec![0; KEY_SLOTS].into(),
+            keys: vec![0; SLOTS].into(),
+            labels: vec![0; SLOTS].into(),
+            latest_of_labels: 0,
             hasher: RandomState::default(),
             in_force: Vec::new(),
         }
@@ -196,6 +250,9 @@ impl From<&Selector> for Matcher {
             Selector::Url(url) => Self::Uri(url.clone()),
             Selector::Prefix(prefix) => Self::Prefix(prefix.clone()),
             Selector::Host(host) => Self::Host(host.to_ascii_lowercase()),
+            Selector::Tag(tag) => {
+                Self::Labels(vec![Label::tag(tag.as_bytes()), Label::every_tag()])
+            }
         }
     }
 }
@@ -205,17 +262,35 @@ impl Matcher {
         Self::Prefix(String::new())
     }
 
+    pub(super) fn selects(&self, key: &CacheKey, stored: &StoredResponse) -> bool {
+        match self {
+            Self::Labels(labels) => stored.is_labelled(labels),
+            by_key => by_key.matches(key),
+        }
+    }
+
+    /// Whether it selects everything of `key`; a matcher of labels tells one response of it from another.
     pub(super) fn matches(&self, key: &CacheKey) -> bool {
         match self {
+            Self::Labels(_) => false,
             Self::Uri(uri) => key.uri() == uri,
             Self::Prefix(prefix) => key.uri().starts_with(prefix.as_str()),
             Self::Host(host) => is_host(key.authority(), host),
         }
     }
 
-    /// The rows of the `uris` table among which all that it selects are, in order.
+    /// The labels, where it selects by these.
+    pub(super) fn labels(&self) -> &[Label] {
+        match self {
+            Self::Labels(labels) => labels,
+            _ => &[],
+        }
+    }
+
+    /// The rows of the `uris` table among which all that it selects by key are, in order.
     pub(super) fn ranges(&self) -> Vec<RowRange> {
         match self {
+            Self::Labels(_) => Vec::new(),
             Self::Uri(uri) => vec![RowRange::starting(&with_nul(uri))],
             Self::Prefix(prefix) => vec![RowRange::starting(prefix.as_bytes())],
             Self::Host(host) => ["http", "https"]
@@ -273,8 +348,17 @@ fn with_nul(uri: &str) -> Vec<u8> {
 mod tests {
     use std::sync::Arc;
 
-    use super::{LOG_MAX, Matcher, PurgeLog, RowRange, is_host};
-    use crate::{policy::CacheKey, store::resource::Effect};
+    use bytes::Bytes;
+
+    use super::{LOG_MAX, Label, Matcher, PurgeLog, RowRange, StoredResponse, is_host};
+    use crate::{
+        policy::{CacheKey, Timestamp},
+        store::{
+            id::{RECORD_ID_BYTES, RecordId},
+            labels::labels_of,
+            resource::{Effect, StoredBody},
+        },
+    };
 
     fn key(text: &str) -> CacheKey {
         CacheKey::from_text(text)
@@ -333,11 +417,12 @@ mod tests {
         let log = PurgeLog::default();
         let (purged, other) = (key("http://a/"), key("http://b/"));
         let before = log.ticket();
-        assert!(log.is_current(before, &purged));
+        let is_current = |ticket, key| log.read().is_current(ticket, key, &[]);
+        assert!(is_current(before, &purged));
         log.invalidate(&purged);
-        assert!(!log.is_current(before, &purged));
-        assert!(log.is_current(before, &other));
-        assert!(log.is_current(log.ticket(), &purged));
+        assert!(!is_current(before, &purged));
+        assert!(is_current(before, &other));
+        assert!(is_current(log.ticket(), &purged));
     }
 
     #[test]
@@ -345,16 +430,16 @@ mod tests {
         let log = Arc::new(PurgeLog::default());
         let (target, query) = (key("http://a/"), key("~query-d http://a/"));
         let ticket = log.ticket();
-        let renewed = log.renew(ticket, &target).unwrap();
-        assert!(log.is_current(renewed, &target));
-        assert!(!log.is_current(ticket, &target));
+        let renewed = log.renew(ticket, &target, &[]).unwrap();
+        assert!(log.read().is_current(renewed, &target, &[]));
+        assert!(!log.read().is_current(ticket, &target, &[]));
         assert!(
-            !log.is_current(ticket, &query),
+            !log.read().is_current(ticket, &query, &[]),
             "the queries share the slot"
         );
         drop(log.begin(Matcher::Uri("http://a/".to_owned()), Effect::Remove));
-        assert!(!log.is_current(renewed, &target));
-        assert_eq!(log.renew(renewed, &target), None);
+        assert!(!log.read().is_current(renewed, &target, &[]));
+        assert_eq!(log.renew(renewed, &target, &[]), None);
     }
 
     #[test]
@@ -366,8 +451,8 @@ mod tests {
         purge();
         let second = log.ticket();
         (0..LOG_MAX).for_each(|_| purge());
-        assert!(!log.is_current(first, &other));
-        assert!(log.is_current(second, &other));
+        assert!(!log.read().is_current(first, &other, &[]));
+        assert!(log.read().is_current(second, &other, &[]));
     }
 
     /// Once these went to the log, which then refused every fill in progress.
@@ -376,13 +461,37 @@ mod tests {
         let log = PurgeLog::default();
         let (filling, other) = (key("http://a/"), key("http://b/"));
         // The one key in so many that shares its slot.
-        let shares = log.read().slot(&filling) == log.read().slot(&other);
+        let slot = |key: &CacheKey| log.read().key_slot(key);
+        let shares = slot(&filling) == slot(&other);
         let ticket = log.ticket();
         for _ in 0..=LOG_MAX {
             log.invalidate(&other);
         }
-        assert_eq!(log.is_current(ticket, &filling), !shares);
-        assert!(!log.is_current(ticket, &other));
+        assert_eq!(log.read().is_current(ticket, &filling, &[]), !shares);
+        assert!(!log.read().is_current(ticket, &other, &[]));
+    }
+
+    #[test]
+    fn a_purge_of_a_label_wins_over_what_has_it_or_may_have_it() {
+        let log = Arc::new(PurgeLog::default());
+        let (filling, other) = (key("http://a/"), key("http://b/"));
+        let (tag, group) = (Label::tag(b"x"), Label::group("http://a", b"x"));
+        let unknown = labels_of(&filling, None);
+        let unknown_elsewhere = labels_of(&other, None);
+        let ticket = log.ticket();
+        let is_current = |labels: &[Label]| log.read().is_current(ticket, &filling, labels);
+        log.invalidate_labelled(&[group.clone(), Label::every_group("http://a")]);
+        assert!(!is_current(&[group]));
+        assert!(!is_current(&unknown), "it may turn out to have the group");
+        assert!(is_current(&unknown_elsewhere), "no other origin has it");
+        assert!(is_current(std::slice::from_ref(&tag)));
+        assert!(is_current(&[]));
+        let purge = Matcher::Labels(vec![tag.clone(), Label::every_tag()]);
+        drop(log.begin(purge, Effect::Remove));
+        assert!(!is_current(&[tag]));
+        assert!(!is_current(&unknown_elsewhere));
+        assert!(is_current(&[Label::tag(b"y")]));
+        assert!(is_current(&[]));
     }
 
     #[test]
@@ -390,7 +499,10 @@ mod tests {
         let log = Arc::new(PurgeLog::default());
         let (purged, other) = (key("http://a/"), key("http://b/"));
         let in_force = log.begin(Matcher::Uri(purged.uri().to_owned()), Effect::Remove);
-        let effects = |key: &CacheKey| log.read().effects(key).collect::<Vec<_>>();
+        let head = crate::store::tests::head(Timestamp::from_secs(0), "");
+        let id = RecordId([0; RECORD_ID_BYTES]);
+        let stored = StoredResponse::new(id, head, StoredBody::Memory(Bytes::new()));
+        let effects = |key: &CacheKey| log.read().effects(key, &stored).collect::<Vec<_>>();
         assert_eq!(effects(&purged), [Effect::Remove]);
         assert_eq!(effects(&other), []);
         drop(in_force);

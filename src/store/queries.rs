@@ -16,6 +16,7 @@ use std::{
 use super::{
     Inner, StoreError, Ticket,
     disk::{Disk, DiskError},
+    labels::labels_of,
     purges::RowRange,
 };
 use crate::policy::{CacheKey, Mark};
@@ -118,7 +119,9 @@ impl Inner {
         ticket: Ticket,
         key: &CacheKey,
     ) -> (Option<Ticket>, Result<(), StoreError>) {
-        let renewed = self.purges.renew(ticket, key);
+        // Nobody knows yet what the answer is filed under.
+        let labels = labels_of(key, None);
+        let renewed = self.purges.renew(ticket, key, &labels);
         (renewed, self.mark_stored_target(key, Mark::Invalid).await)
     }
 

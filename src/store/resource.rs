@@ -7,7 +7,11 @@ use std::sync::{
 
 use bytes::Bytes;
 
-use super::{compact::compact, id::RecordId};
+use super::{
+    compact::compact,
+    id::RecordId,
+    labels::{Filed, Label, LabelIndex, labels_of},
+};
 use crate::policy::{CacheKey, Mark, StoredHead, Timestamp};
 
 /// More variants than this of one key are not kept: the oldest go.
@@ -39,6 +43,8 @@ pub struct StoredResponse {
     validated_ahead: AtomicBool,
     // When its use was last reported to the disk tier: milliseconds since the epoch.
     reported: AtomicI64,
+    // That it is found by its labels; `None`: it has none, or is not where labels are looked for.
+    filed: Option<Arc<Filed>>,
 }
 
 /// Where the body of a stored response is.
@@ -102,7 +108,22 @@ impl StoredResponse {
             hits: AtomicU64::new(0),
             validated_ahead: AtomicBool::new(false),
             reported: AtomicI64::new(0),
+            filed: None,
         }
+    }
+
+    /// Makes it known to the index under its labels, before it can be found in memory or waits for the disk.
+    pub(super) fn file(&mut self, index: &Arc<LabelIndex>, key: &CacheKey) {
+        self.filed = index.file(key, labels_of(key, Some(&self.head.terms)));
+    }
+
+    /// What it is filed under.
+    pub(super) fn labels(&self) -> &[Label] {
+        self.filed.as_ref().map_or(&[], |filed| filed.labels())
+    }
+
+    pub(super) fn is_labelled(&self, labels: &[Label]) -> bool {
+        self.labels().iter().any(|own| labels.contains(own))
     }
 
     /// With what an earlier version of it, or its record, knew about its use.
@@ -124,7 +145,9 @@ impl StoredResponse {
         (mark != self.head.mark).then(|| {
             let mut head = self.head.clone();
             head.mark = mark;
-            self.with_head(self.id, head)
+            let mut marked = self.with_head(self.id, head);
+            marked.filed.clone_from(&self.filed);
+            marked
         })
     }
 
@@ -177,7 +200,8 @@ impl StoredResponse {
             StoredBody::Memory(bytes) => bytes.len(),
             StoredBody::File(file) => file.blocks.len() * 8,
         };
-        (size_of::<Self>() + fields + body) as u64
+        let filed = self.filed.as_ref().map_or(0, |filed| filed.weight());
+        (size_of::<Self>() + fields + body) as u64 + filed
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::{task::spawn_blocking, time::Instant};
 
 use super::{
     Inner, StoreError,
-    disk::{Disk, DiskError, Sweep, Written},
+    disk::{Disk, DiskError, Selecting, Sweep, Written},
     pending::{Outcome, SelectJob, Work},
     resource::StoredBody,
 };
@@ -149,7 +149,7 @@ impl Inner {
         for failed in std::mem::take(&mut work.selects) {
             keep_for_retry(&mut work.selects, failed);
         }
-        if !work.selects.is_empty() || written.is_err() {
+        if !work.selects.is_empty() || !work.marks.is_empty() || written.is_err() {
             // Also where the rest was written: what failed must not be tried again at once.
             disk.suspend();
         }
@@ -173,6 +173,7 @@ impl Inner {
     fn write_batch(&self, disk: &Disk, work: &mut Work) -> Result<Written, DiskError> {
         self.note_free_space(disk.check_space());
         work.selects.retain_mut(|job| self.carry_out(disk, job));
+        self.carry_out_marks(disk, work);
         if disk.is_low_on_space() {
             work.batch.skips_puts = true;
             self.count_errors("skipped", work.batch.puts() as u64);
@@ -188,7 +189,12 @@ impl Inner {
     /// Carries out a purge on disk; whether it is to be tried again.
     fn carry_out(&self, disk: &Disk, job: &mut SelectJob) -> bool {
         let mut only_elsewhere: HashSet<_> = job.elsewhere.keys().copied().collect();
-        let selected = disk.select(&job.matcher, job.effect, &mut only_elsewhere);
+        let selected = disk.select(Selecting {
+            matcher: &job.matcher,
+            effect: job.effect,
+            superseded: &job.superseded,
+            elsewhere: &mut only_elsewhere,
+        });
         let reply = job.reply.take();
         let failed = selected.is_err();
         let answer = selected
@@ -200,6 +206,18 @@ impl Inner {
         }
         // One that only counts has nobody left to tell.
         failed && job.effect.is_some()
+    }
+
+    /// Marks what is filed under labels; when that fails they are left, and tried again.
+    fn carry_out_marks(&self, disk: &Disk, work: &mut Work) {
+        let marks = work.marks.iter().map(|(label, mark)| (label, mark.mark));
+        match disk.mark_labelled(marks) {
+            Ok(()) => self.pending.forget_marks(&std::mem::take(&mut work.marks)),
+            Err(error) => {
+                let error = self.write_error(error);
+                tracing::warn!(%error, "Cannot mark stored responses on disk; lookups respect it.");
+            }
+        }
     }
 
     fn write_error(&self, error: DiskError) -> StoreError {

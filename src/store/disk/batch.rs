@@ -277,12 +277,11 @@ impl Prepared<'_> {
         NewRecord {
             id: self.stored.id(),
             key: self.key,
+            head: &self.stored.head,
             record: &self.record,
             body_bytes: self.stored.body.len(),
             body_file: self.file,
             hits: self.stored.hits(),
-            stored_at: self.stored.head.response_time.as_millis(),
-            mark: self.stored.head.mark,
         }
     }
 }

@@ -31,8 +31,8 @@ pub(super) use self::{
     bodies::{BlockError, Bodies},
     error::DiskError,
     open::Backing,
-    reader::{Corrupt, Found, Row},
-    select::Selected,
+    reader::{Corrupt, Found, Labelled, Row},
+    select::{Selected, Selecting},
     sweep::Sweep,
     tables::{Usage, parse_uri_row, uri_row},
 };

@@ -18,7 +18,7 @@ use super::{
     Bodies, Disk, DiskError,
     bodies::sync_directory,
     error::{Recovery, is_garbage},
-    tables::{BODIES, RECENCY, RECORDS, STATE, State, URIS, USAGE},
+    tables::{BODIES, RECENCY, RECORDS, STATE, State, TAGS, URIS, USAGE},
 };
 use crate::store::id::Namer;
 
@@ -231,6 +231,7 @@ fn start_new(backing: &Backing, seed: u64) -> Result<Opened, DiskError> {
     transaction.open_table(USAGE)?;
     transaction.open_table(RECENCY)?;
     transaction.open_table(URIS)?;
+    transaction.open_table(TAGS)?;
     transaction.open_table(BODIES)?;
     transaction.open_table(STATE)?.insert((), &state.encode())?;
     transaction.commit()?;

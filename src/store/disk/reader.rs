@@ -6,7 +6,7 @@ use redb::ReadTransaction;
 
 use super::{
     BlockError, Disk, DiskError, Usage, parse_uri_row,
-    tables::{RECORDS, URIS, USAGE},
+    tables::{RECORDS, TAGS, URIS, USAGE, tag_row_id},
 };
 use crate::{
     policy::CacheKey,
@@ -54,6 +54,16 @@ pub(in crate::store) struct Row {
 pub(in crate::store) struct Rows {
     pub(in crate::store) rows: Vec<Row>,
     pub(in crate::store) resume_after: Option<Vec<u8>>,
+}
+
+/// A row of what is filed under a label.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct Labelled {
+    pub(in crate::store) row: Vec<u8>,
+    pub(in crate::store) id: RecordId,
+    pub(in crate::store) usage: Usage,
+    /// `None` where the record is too corrupt to say it.
+    pub(in crate::store) key: Option<CacheKey>,
 }
 
 type RecordAndUsage = (RecordId, Record, Usage);
@@ -177,6 +187,49 @@ impl Disk {
             }
             Ok(rows)
         })
+    }
+
+    /// The next rows of what is filed under a label (`range`) after `after`, at most `limit` looked at, and the last one
+    /// that was looked at where there may be more.
+    pub(in crate::store) fn labelled(
+        &self,
+        range: &RowRange,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<(Vec<Labelled>, Option<Vec<u8>>), DiskError> {
+        self.read(|transaction| {
+            let tags = transaction.open_table(TAGS)?;
+            let records = transaction.open_table(RECORDS)?;
+            let usage = transaction.open_table(USAGE)?;
+            let (mut labelled, mut looked_at, mut last) = (Vec::new(), 0, None);
+            for row in tags.range::<&[u8]>(bounds(range, after))?.take(limit) {
+                let row = row?.0.value().to_vec();
+                looked_at += 1;
+                if let Some(id) = tag_row_id(&row)
+                    && let Some(usage) = usage.get(&id.0)?
+                    && let Some(usage) = Usage::decode(id, usage.value())
+                {
+                    let record = records.get(&id.0)?;
+                    let filed = record.and_then(|bytes| codec::filed(bytes.value()));
+                    labelled.push(Labelled {
+                        row: row.clone(),
+                        id,
+                        usage,
+                        key: filed.map(|(key, _)| key),
+                    });
+                }
+                last = Some(row);
+            }
+            Ok((labelled, last.filter(|_| looked_at == limit)))
+        })
+    }
+
+    /// Rows of the `tags` table, whatever they are good for.
+    #[cfg(test)]
+    pub(in crate::store) fn tag_rows(&self) -> u64 {
+        use redb::ReadableTableMetadata as _;
+        self.read(|transaction| Ok(transaction.open_table(TAGS)?.len()?))
+            .unwrap()
     }
 
     fn records_of(

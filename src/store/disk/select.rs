@@ -1,18 +1,23 @@
-//! Purges on disk: what a matcher selects is counted, marked or removed, in chunks of short transactions.
+//! Purges on disk: what a matcher selects is counted, marked or removed, in chunks of short transactions. What is marked
+//! already costs no commit.
 
 use std::collections::HashSet;
 
 use redb::ReadableTable;
 
 use super::{
-    Disk, DiskError, parse_uri_row,
+    Disk, DiskError, Labelled, parse_uri_row,
     reader::bounds,
     transaction::{Gone, Tables},
 };
-use crate::store::{
-    id::RecordId,
-    purges::{Matcher, RowRange},
-    resource::Effect,
+use crate::{
+    policy::{CacheKey, Mark},
+    store::{
+        id::RecordId,
+        labels::Label,
+        purges::{Matcher, RowRange},
+        resource::{Effect, stronger},
+    },
 };
 
 /// Rows looked at in one transaction: some milliseconds of work.
@@ -20,6 +25,17 @@ const CHUNK_ROWS: usize = 1_024;
 
 /// URLs that a purge shows of what it selected.
 pub(in crate::store) const SAMPLE_MAX: usize = 20;
+
+/// What to select, and what to do with it.
+pub(in crate::store) struct Selecting<'a> {
+    pub(in crate::store) matcher: &'a Matcher,
+    /// `None`: count only.
+    pub(in crate::store) effect: Option<Effect>,
+    /// Names whose records do not count: something else waits to replace them.
+    pub(in crate::store) superseded: &'a HashSet<RecordId>,
+    /// Names that were selected in memory; those found on disk are taken out.
+    pub(in crate::store) elsewhere: &'a mut HashSet<RecordId>,
+}
 
 /// What a purge selected on disk.
 #[derive(Debug, Default)]
@@ -29,15 +45,47 @@ pub(in crate::store) struct Selected {
 }
 
 impl Disk {
-    /// Removes or marks what `matcher` selects, durably, or counts it. Names found are taken out of `elsewhere`.
+    /// Removes, marks or counts what is selected, durably.
     pub(in crate::store) fn select(
         &self,
-        matcher: &Matcher,
-        effect: Option<Effect>,
-        elsewhere: &mut HashSet<RecordId>,
+        mut selecting: Selecting<'_>,
     ) -> Result<Selected, DiskError> {
-        let result = match self.try_select(matcher, effect, elsewhere) {
-            Err(error) if self.recover(&error) => self.try_select(matcher, effect, elsewhere),
+        self.with_recovery(|| {
+            let mut selected = Selected::default();
+            self.select_by_key(&mut selecting, &mut selected)?;
+            self.select_by_label(&mut selecting, &mut selected)?;
+            Ok(selected)
+        })
+    }
+
+    /// Marks what is filed under labels, durably.
+    pub(in crate::store) fn mark_labelled<'a>(
+        &self,
+        marks: impl Iterator<Item = (&'a Label, Mark)> + Clone,
+    ) -> Result<(), DiskError> {
+        self.with_recovery(|| {
+            // Of all labels together, so that many small ones share a commit.
+            let mut found = Vec::new();
+            for (label, mark) in marks.clone() {
+                self.each_labelled(label, |labelled| {
+                    found.extend(labelled.iter().filter_map(|one| one.to_mark(mark)));
+                    if found.len() >= CHUNK_ROWS {
+                        self.mark_all(&std::mem::take(&mut found))?;
+                    }
+                    Ok(())
+                })?;
+            }
+            self.mark_all(&found)
+        })
+    }
+
+    /// Once more after a failure from which the database recovers; suspended after another one.
+    fn with_recovery<T>(
+        &self,
+        mut work: impl FnMut() -> Result<T, DiskError>,
+    ) -> Result<T, DiskError> {
+        let result = match work() {
+            Err(error) if self.recover(&error) => work(),
             result => result,
         };
         if result.is_err() {
@@ -46,20 +94,98 @@ impl Disk {
         result
     }
 
-    fn try_select(
+    fn select_by_label(
         &self,
-        matcher: &Matcher,
+        selecting: &mut Selecting<'_>,
+        selected: &mut Selected,
+    ) -> Result<(), DiskError> {
+        for label in selecting.matcher.labels() {
+            self.each_labelled(label, |labelled| {
+                for one in labelled {
+                    selecting.elsewhere.remove(&one.id);
+                    if !selecting.superseded.contains(&one.id) {
+                        selected.add(one.key.as_ref().map_or("", CacheKey::uri));
+                    }
+                }
+                self.change_labelled(selecting.effect, labelled)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn change_labelled(
+        &self,
         effect: Option<Effect>,
-        elsewhere: &mut HashSet<RecordId>,
-    ) -> Result<Selected, DiskError> {
-        let mut selected = Selected::default();
+        labelled: &[Labelled],
+    ) -> Result<(), DiskError> {
+        match effect {
+            None => Ok(()),
+            Some(Effect::Mark(mark)) => {
+                let marks: Vec<_> = labelled
+                    .iter()
+                    .filter_map(|one| one.to_mark(mark))
+                    .collect();
+                self.mark_all(&marks)
+            }
+            Some(Effect::Remove) if labelled.is_empty() => Ok(()),
+            Some(Effect::Remove) => {
+                let gone = self.transact(|tables| {
+                    let mut gone = Vec::new();
+                    for one in labelled {
+                        gone.extend(tables.remove(one.id)?);
+                        // Also where the record could not say which rows are its own.
+                        tables.tags.remove(one.row.as_slice())?;
+                    }
+                    Ok(gone)
+                })?;
+                self.remove_bodies(&gone);
+                Ok(())
+            }
+        }
+    }
+
+    /// What is filed under a label, chunk by chunk. Nobody else changes it meanwhile: there is one writer.
+    fn each_labelled(
+        &self,
+        label: &Label,
+        mut work: impl FnMut(&[Labelled]) -> Result<(), DiskError>,
+    ) -> Result<(), DiskError> {
+        let range = RowRange::starting(&label.row_prefix());
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let (labelled, resume_after) = self.labelled(&range, after.as_deref(), CHUNK_ROWS)?;
+            work(&labelled)?;
+            if resume_after.is_none() {
+                return Ok(());
+            }
+            after = resume_after;
+        }
+    }
+
+    fn mark_all(&self, marks: &[(RecordId, Mark)]) -> Result<(), DiskError> {
+        if marks.is_empty() {
+            return Ok(());
+        }
+        self.transact(|tables| {
+            marks
+                .iter()
+                .try_for_each(|(id, mark)| tables.mark(*id, *mark))
+        })
+    }
+
+    fn select_by_key(
+        &self,
+        selecting: &mut Selecting<'_>,
+        selected: &mut Selected,
+    ) -> Result<(), DiskError> {
+        let (matcher, effect) = (selecting.matcher, selecting.effect);
         for range in matcher.ranges() {
             let mut after = None;
             loop {
                 let is_wanted = |key: &_| matcher.matches(key);
                 let rows = self.rows(&range, after.as_deref(), CHUNK_ROWS, is_wanted)?;
                 for row in &rows.rows {
-                    elsewhere.remove(&row.id);
+                    selecting.elsewhere.remove(&row.id);
                     selected.add(row.key.uri());
                 }
                 if let Some(effect) = effect
@@ -73,7 +199,7 @@ impl Disk {
                 after = Some(resume_after);
             }
         }
-        Ok(selected)
+        Ok(())
     }
 
     fn change_chunk(
@@ -94,6 +220,13 @@ impl Disk {
         })?;
         self.remove_bodies(&gone);
         Ok(())
+    }
+}
+
+impl Labelled {
+    /// Its name and the mark, where that says something new.
+    fn to_mark(&self, mark: Mark) -> Option<(RecordId, Mark)> {
+        (stronger(self.usage.mark, mark) != self.usage.mark).then_some((self.id, mark))
     }
 }
 
@@ -136,7 +269,9 @@ impl Tables<'_> {
 impl Selected {
     pub(in crate::store) fn add(&mut self, uri: &str) {
         self.count += 1;
-        self.sample(uri);
+        if !uri.is_empty() {
+            self.sample(uri);
+        }
     }
 
     /// Adds to the sample, where it has room.

@@ -6,6 +6,7 @@
 //! | `usage` | record name (24) | [`Usage`]: what changes without the response |
 //! | `recency` | turn of last use (u64, big-endian), record name | nothing; in eviction order |
 //! | `uris` | URI, `0x00`, partition, record name | nothing; in listing order, and by prefix for purges |
+//! | `tags` | label, `0x00`, record name | nothing; see [`crate::store::labels`], by label for purges |
 //! | `bodies` | name of a body file (u64) | the record that it belongs to |
 //! | `state` | nothing | [`State`]: format, seed, totals |
 //!
@@ -16,7 +17,10 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{
     policy::{CacheKey, Mark},
-    store::id::{RECORD_ID_BYTES, RecordId},
+    store::{
+        id::{RECORD_ID_BYTES, RecordId},
+        labels::Label,
+    },
 };
 
 pub(super) const RECORDS: TableDefinition<'_, &[u8; RECORD_ID_BYTES], &[u8]> =
@@ -26,12 +30,13 @@ pub(super) const USAGE: TableDefinition<'_, &[u8; RECORD_ID_BYTES], &[u8; USAGE_
 pub(super) const RECENCY: TableDefinition<'_, &[u8; RECENCY_BYTES], ()> =
     TableDefinition::new("recency");
 pub(super) const URIS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("uris");
+pub(super) const TAGS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("tags");
 pub(super) const BODIES: TableDefinition<'_, u64, &[u8; RECORD_ID_BYTES]> =
     TableDefinition::new("bodies");
 pub(super) const STATE: TableDefinition<'_, (), &[u8; STATE_BYTES]> = TableDefinition::new("state");
 
 /// The version of everything in this file. Another one starts cold.
-pub(super) const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 2;
 
 const USAGE_BYTES: usize = 6 * 8 + 1 + 8;
 const STATE_BYTES: usize = 4 * 8 + 8;
@@ -141,6 +146,19 @@ pub(in crate::store) fn uri_row(key: &CacheKey, id: RecordId) -> Vec<u8> {
     row.extend(partition.as_bytes());
     row.extend(id.0);
     row
+}
+
+/// The row of `tags`.
+pub(super) fn tag_row(label: &Label, id: RecordId) -> Vec<u8> {
+    let mut row = label.row_prefix();
+    row.extend(id.0);
+    row
+}
+
+/// The name in a row of `tags`; `None` where it is not one.
+pub(super) fn tag_row_id(row: &[u8]) -> Option<RecordId> {
+    let (_, id) = row.split_last_chunk::<RECORD_ID_BYTES>()?;
+    Some(RecordId(*id))
 }
 
 /// The key and the name in a row of `uris`; `None` where it is not one.

@@ -5,14 +5,16 @@ use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use super::{
     Disk, DiskError, Usage,
     tables::{
-        BODIES, RECENCY, RECORDS, STATE, State, URIS, USAGE, recency_id, recency_row, uri_row,
+        BODIES, RECENCY, RECORDS, STATE, State, TAGS, URIS, USAGE, recency_id, recency_row,
+        tag_row, uri_row,
     },
 };
 use crate::{
-    policy::{CacheKey, Mark},
+    policy::{CacheKey, Mark, StoredHead},
     store::{
         codec,
         id::{KeyId, RecordId},
+        labels::{Label, labels_of},
         resource::{VARIANTS_MAX, stronger},
     },
 };
@@ -33,6 +35,7 @@ pub(super) struct Tables<'t> {
     pub(super) usage: Table<'t, &'static [u8; 24], &'static [u8; 57]>,
     recency: Table<'t, &'static [u8; 32], ()>,
     pub(super) uris: Table<'t, &'static [u8], ()>,
+    pub(super) tags: Table<'t, &'static [u8], ()>,
     bodies: Table<'t, u64, &'static [u8; 24]>,
     pub(super) state: State,
 }
@@ -50,12 +53,11 @@ pub(in crate::store) struct Gone {
 pub(super) struct NewRecord<'a> {
     pub(super) id: RecordId,
     pub(super) key: &'a CacheKey,
+    pub(super) head: &'a StoredHead,
     pub(super) record: &'a [u8],
     pub(super) body_bytes: u64,
     pub(super) body_file: Option<u64>,
     pub(super) hits: u64,
-    pub(super) stored_at: i64,
-    pub(super) mark: Mark,
 }
 
 impl Disk {
@@ -106,6 +108,7 @@ impl<'t> Tables<'t> {
             usage: transaction.open_table(USAGE)?,
             recency: transaction.open_table(RECENCY)?,
             uris: transaction.open_table(URIS)?,
+            tags: transaction.open_table(TAGS)?,
             bodies: transaction.open_table(BODIES)?,
             state,
         })
@@ -145,22 +148,26 @@ impl<'t> Tables<'t> {
     pub(super) fn put(&mut self, new: &NewRecord<'_>) -> Result<Option<Gone>, DiskError> {
         let replaced = self.remove(new.id)?;
         let row = uri_row(new.key, new.id);
+        let tags: Vec<_> = tag_rows(new.id, &labels_of(new.key, Some(&new.head.terms))).collect();
         let usage = Usage {
             turn: self.state.turn,
             hits: new.hits,
-            stored_at: new.stored_at,
+            stored_at: new.head.response_time.as_millis(),
             cost: cost(
                 new.record.len(),
-                row.len(),
+                std::iter::once(&row).chain(&tags).map(Vec::len),
                 new.body_file.map(|_| new.body_bytes),
             ),
             body_bytes: new.body_bytes,
             body_file: new.body_file.unwrap_or_default(),
-            mark: new.mark,
+            mark: new.head.mark,
         };
         self.records.insert(&new.id.0, new.record)?;
         self.put_usage(new.id, &usage)?;
         self.uris.insert(row.as_slice(), ())?;
+        for tag in tags {
+            self.tags.insert(tag.as_slice(), ())?;
+        }
         if let Some(file) = new.body_file {
             self.bodies.insert(file, &new.id.0)?;
         }
@@ -194,17 +201,24 @@ impl<'t> Tables<'t> {
     pub(super) fn remove(&mut self, id: RecordId) -> Result<Option<Gone>, DiskError> {
         let usage = self.usage_of(id)?;
         self.usage.remove(&id.0)?;
-        let key = self
+        let filed = self
             .records
             .remove(&id.0)?
-            .map(|bytes| codec::key_of(bytes.value()).map(CacheKey::from_text));
-        if usage.is_none() && key.is_none() {
+            .map(|bytes| codec::filed(bytes.value()));
+        if usage.is_none() && filed.is_none() {
             return Ok(None);
         }
-        let key = key.flatten();
-        if let Some(key) = &key {
-            self.uris.remove(uri_row(key, id).as_slice())?;
-        }
+        let key = match filed.flatten() {
+            Some((key, terms)) => {
+                self.uris.remove(uri_row(&key, id).as_slice())?;
+                // Rows that a record too corrupt to name leaves behind select what is stored under its name later.
+                for tag in tag_rows(id, &labels_of(&key, Some(&terms))) {
+                    self.tags.remove(tag.as_slice())?;
+                }
+                Some(key)
+            }
+            None => None,
+        };
         let mut body_file = None;
         if let Some(usage) = usage {
             self.recency.remove(&recency_row(usage.turn, id))?;
@@ -254,8 +268,16 @@ impl<'t> Tables<'t> {
     }
 }
 
-/// Bytes of disk that a stored response takes, roughly.
-pub(super) fn cost(record_len: usize, row_len: usize, file_len: Option<u64>) -> u64 {
+fn tag_rows(id: RecordId, labels: &[Label]) -> impl Iterator<Item = Vec<u8>> {
+    labels.iter().map(move |label| tag_row(label, id))
+}
+
+/// Bytes of disk that a stored response takes, roughly: its record, its rows of text, its body file.
+pub(super) fn cost(
+    record_len: usize,
+    row_lens: impl Iterator<Item = usize>,
+    file_len: Option<u64>,
+) -> u64 {
     let record = record_len as u64;
     let pages = if record > PAGE_BYTES / 2 {
         (record + 64).next_power_of_two().max(PAGE_BYTES)
@@ -264,5 +286,6 @@ pub(super) fn cost(record_len: usize, row_len: usize, file_len: Option<u64>) -> 
         record * 3 / 2
     };
     let file = file_len.map_or(0, |len| len.next_multiple_of(FILE_BLOCK_BYTES));
-    pages + row_len as u64 + ROWS_BYTES + file
+    let rows: u64 = row_lens.map(|len| len as u64).sum();
+    pages + rows + ROWS_BYTES + file
 }

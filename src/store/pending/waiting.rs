@@ -98,6 +98,14 @@ impl Waiting {
         self.puts.is_empty() && self.before.is_empty() && self.writing.is_empty()
     }
 
+    /// The names whose records on disk are no longer what lookups find.
+    pub(super) fn superseded(&self) -> impl Iterator<Item = RecordId> {
+        let removes = [&self.writing.removes, &self.before.removes]
+            .into_iter()
+            .flatten();
+        removes.copied().chain(self.puts.iter().map(|put| put.id()))
+    }
+
     /// Records and body bytes.
     pub(super) fn size(&self) -> (usize, u64) {
         let befores = self.before.size() + self.writing.size();
@@ -136,12 +144,19 @@ impl Before {
     }
 }
 
-/// Does to a list of responses what a purge or an invalidation does.
-pub(in crate::store) fn apply(responses: &mut Vec<Arc<StoredResponse>>, effect: Effect) {
+/// Does to the responses of a list that are selected what a purge or an invalidation does.
+pub(in crate::store) fn apply(
+    responses: &mut Vec<Arc<StoredResponse>>,
+    effect: Effect,
+    is_selected: impl Fn(&StoredResponse) -> bool,
+) {
     match effect {
-        Effect::Remove => responses.clear(),
+        Effect::Remove => responses.retain(|response| !is_selected(response)),
         Effect::Mark(mark) => {
-            for response in responses {
+            for response in responses
+                .iter_mut()
+                .filter(|response| is_selected(response))
+            {
                 if let Some(marked) = response.marked(mark) {
                     *response = Arc::new(marked);
                 }

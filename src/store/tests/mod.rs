@@ -10,6 +10,7 @@ mod model;
 mod purging;
 mod queries;
 mod restart;
+mod tags;
 mod tiers;
 
 use std::{
@@ -31,7 +32,7 @@ use super::{
 };
 use crate::{
     clock::VirtualClock,
-    policy::{CacheKey, Mark, StoredHead, Terms, Timestamp, VariantKey},
+    policy::{CacheKey, Mark, Settings, StoredHead, Terms, Timestamp, VariantKey},
     telemetry::{EvictionLabels, Metrics, OperationLabels},
 };
 
@@ -222,7 +223,7 @@ fn key(text: &str) -> CacheKey {
     CacheKey::from_text(text)
 }
 
-fn head(now: Timestamp, language: &str) -> StoredHead {
+pub(super) fn head(now: Timestamp, language: &str) -> StoredHead {
     let mut headers = HeaderMap::new();
     headers.insert(ETAG, HeaderValue::from_static("\"one\""));
     headers.append("x-list", HeaderValue::from_static("first"));
@@ -244,6 +245,21 @@ fn head(now: Timestamp, language: &str) -> StoredHead {
         mark: Mark::None,
         terms: Terms::default(),
     }
+}
+
+/// The same head with these tags and groups, separated by white space.
+fn tagged(mut head: StoredHead, tags: &str, groups: &str) -> StoredHead {
+    let groups: Vec<_> = groups
+        .split_whitespace()
+        .map(|group| format!("\"{group}\""))
+        .collect();
+    let value = |text: &str| HeaderValue::from_str(text).unwrap();
+    head.headers.insert("surrogate-key", value(tags));
+    head.headers
+        .insert("cache-groups", value(&groups.join(", ")));
+    let (status, time) = (head.status, head.response_time);
+    head.terms = Terms::parse(status, &head.headers, &Settings::default(), time, time);
+    head
 }
 
 /// Bytes that differ from block to block.

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use proptest::{collection::vec, prelude::*, test_runner::TestCaseError};
 
-use super::{Directory, Fixture, body, key};
+use super::{Directory, Fixture, body, key, tagged};
 use crate::{
-    policy::{CacheKey, Mark},
+    policy::{CacheKey, Mark, StoredHead},
     store::{Config, Published, PurgeKind, Selector, resource::stronger},
 };
 
@@ -19,6 +19,14 @@ const KEYS: [&str; 5] = [
 ];
 const LANGUAGES: [&str; 3] = ["", "de", "en"];
 
+/// Tags and groups; the last is longer than is kept, and counts as every one.
+const LABELS: [(&str, &str); 4] = [("", ""), ("a", "g"), ("a b", "g h"), (LONG, LONG)];
+const LONG: &str = concat!(
+    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+);
+
 /// Inline, inline but alone in memory, a file, a file too large for memory, one that is streamed.
 const SIZES: [usize; 6] = [0, 10, 20_000, 40_000, 300_000, 1_100_000];
 
@@ -27,11 +35,17 @@ enum Action {
     Publish {
         key: usize,
         language: usize,
+        labels: usize,
         size: usize,
     },
     Freshen {
         key: usize,
         language: usize,
+        labels: usize,
+    },
+    InvalidateGroup {
+        key: usize,
+        second: bool,
     },
     Mark {
         key: usize,
@@ -57,29 +71,52 @@ enum Action {
     Crash,
 }
 
-/// What is stored under a key and a language: a body, how often its head was freshened, and its mark.
-type Model = BTreeMap<(usize, usize), (Vec<u8>, u64, Mark)>;
+/// What is stored under a key and a language.
+type Model = BTreeMap<(usize, usize), Stored>;
 
-fn selectors() -> Vec<(Selector, &'static [usize])> {
+#[derive(Clone, Debug, PartialEq)]
+struct Stored {
+    body: Vec<u8>,
+    /// How often its head was freshened.
+    freshened: u64,
+    labels: usize,
+    mark: Mark,
+}
+
+/// Whether a purge selects what is stored under a key with these labels.
+type Selects = fn(usize, usize) -> bool;
+
+fn selectors() -> Vec<(Selector, Selects)> {
     vec![
-        (Selector::Url("http://a.example/x".to_owned()), &[1, 2]),
-        (Selector::Prefix("http://a.example/".to_owned()), &[0, 1, 2]),
-        (Selector::Host("a.example".to_owned()), &[0, 1, 2, 3]),
-        (Selector::Host("b.example".to_owned()), &[4]),
-        (Selector::Prefix(String::new()), &[0, 1, 2, 3, 4]),
+        (Selector::Url("http://a.example/x".to_owned()), |key, _| {
+            matches!(key, 1 | 2)
+        }),
+        (
+            Selector::Prefix("http://a.example/".to_owned()),
+            |key, _| key <= 2,
+        ),
+        (Selector::Host("a.example".to_owned()), |key, _| key <= 3),
+        (Selector::Host("b.example".to_owned()), |key, _| key == 4),
+        (Selector::Prefix(String::new()), |_, _| true),
+        (Selector::Tag("a".to_owned()), |_, labels| labels >= 1),
+        (Selector::Tag("b".to_owned()), |_, labels| labels >= 2),
+        (Selector::Tag("c".to_owned()), |_, labels| labels == 3),
     ]
 }
 
 fn action() -> impl Strategy<Value = Action> {
     let (keys, languages, sizes) = (0..KEYS.len(), 0..LANGUAGES.len(), 0..SIZES.len());
+    let labels = 0..LABELS.len();
     let marks = prop_oneof![Just(Mark::Stale), Just(Mark::Invalid)];
     prop_oneof![
-        8 => (keys.clone(), languages.clone(), sizes)
-            .prop_map(|(key, language, size)| Action::Publish { key, language, size }),
-        3 => (keys.clone(), languages.clone())
-            .prop_map(|(key, language)| Action::Freshen { key, language }),
+        8 => (keys.clone(), languages.clone(), labels.clone(), sizes)
+            .prop_map(|(key, language, labels, size)| Action::Publish { key, language, labels, size }),
+        3 => (keys.clone(), languages.clone(), labels)
+            .prop_map(|(key, language, labels)| Action::Freshen { key, language, labels }),
+        2 => (keys.clone(), any::<bool>())
+            .prop_map(|(key, second)| Action::InvalidateGroup { key, second }),
         2 => (keys.clone(), marks).prop_map(|(key, mark)| Action::Mark { key, mark }),
-        2 => (0..selectors().len(), any::<bool>())
+        3 => (0..selectors().len(), any::<bool>())
             .prop_map(|(selector, hard)| Action::Purge { selector, hard }),
         1 => (keys.clone(), languages)
             .prop_map(|(key, language)| Action::Remove { key, language }),
@@ -118,13 +155,19 @@ impl History {
             Action::Publish {
                 key,
                 language,
+                labels,
                 size,
-            } => self.publish(key, language, size)?,
-            Action::Freshen { key, language } => self.freshen(key, language).await?,
+            } => self.publish(key, language, labels, size)?,
+            Action::Freshen {
+                key,
+                language,
+                labels,
+            } => self.freshen(key, language, labels).await?,
             Action::Mark { key: at, mark } => {
                 self.fixture.store.mark(&key(KEYS[at]), mark).await.unwrap();
-                self.mark(|key| key == at, mark);
+                self.mark(|key, _| key == at, mark);
             }
+            Action::InvalidateGroup { key, second } => self.invalidate_group(key, second).await,
             Action::Purge { selector, hard } => self.purge(selector, hard).await?,
             Action::Remove { key, language } => self.remove(key, language).await?,
             Action::LateFill { key } => self.late_fill(key).await?,
@@ -141,52 +184,90 @@ impl History {
         Ok(self)
     }
 
-    fn publish(&mut self, at: usize, language: usize, size: usize) -> Result<(), TestCaseError> {
+    fn head(&self, language: usize, labels: usize) -> StoredHead {
+        let (tags, groups) = LABELS[labels];
+        tagged(self.fixture.head(LANGUAGES[language]), tags, groups)
+    }
+
+    fn publish(
+        &mut self,
+        at: usize,
+        language: usize,
+        labels: usize,
+        size: usize,
+    ) -> Result<(), TestCaseError> {
         self.published += 1;
         let mut body = body(SIZES[size]);
         if let Some(first) = body.first_mut() {
             *first = self.published as u8;
         }
-        let head = self.fixture.head(LANGUAGES[language]);
+        let head = self.head(language, labels);
         let published = self
             .fixture
             .publish_head(&key(KEYS[at]), head, body.clone());
         prop_assert_eq!(published, Published::Stored);
-        self.model.insert((at, language), (body, 0, Mark::None));
+        let stored = Stored {
+            body,
+            freshened: 0,
+            labels,
+            mark: Mark::None,
+        };
+        self.model.insert((at, language), stored);
         Ok(())
     }
 
-    async fn freshen(&mut self, at: usize, language: usize) -> Result<(), TestCaseError> {
-        let Some((_, count, mark)) = self.model.get_mut(&(at, language)) else {
+    async fn freshen(
+        &mut self,
+        at: usize,
+        language: usize,
+        labels: usize,
+    ) -> Result<(), TestCaseError> {
+        let mut head = self.head(language, labels);
+        let Some(model) = self.model.get_mut(&(at, language)) else {
             return Ok(());
         };
         let key = key(KEYS[at]);
-        let mut head = self.fixture.head(LANGUAGES[language]);
         let resource = self.fixture.store.lookup(&key).await.unwrap().unwrap();
         let stored = resource
             .variants
             .iter()
             .find(|one| one.head.variant == head.variant)
             .unwrap();
-        *count += 1;
-        *mark = Mark::None;
-        head.headers.insert("age", (*count).into());
+        model.freshened += 1;
+        model.labels = labels;
+        model.mark = Mark::None;
+        head.headers.insert("age", model.freshened.into());
         let ticket = self.fixture.store.ticket();
         let published = self.fixture.store.freshen(ticket, &key, stored, head);
         prop_assert_eq!(published, Published::Stored);
         Ok(())
     }
 
-    fn mark(&mut self, selects: impl Fn(usize) -> bool, new: Mark) {
-        for ((key, _), (_, _, mark)) in &mut self.model {
-            if selects(*key) {
-                *mark = stronger(*mark, new);
+    fn mark(&mut self, selects: impl Fn(usize, usize) -> bool, new: Mark) {
+        for ((key, _), stored) in &mut self.model {
+            if selects(*key, stored.labels) {
+                stored.mark = stronger(stored.mark, new);
             }
         }
     }
 
+    /// The first or the second group of the key's origin.
+    async fn invalidate_group(&mut self, at: usize, second: bool) {
+        let (name, least) = if second { ("h", 2) } else { ("g", 1) };
+        let target = key(KEYS[at]);
+        let groups = [name.as_bytes().into()];
+        self.fixture
+            .store
+            .invalidate_groups(&target, &groups)
+            .await
+            .unwrap();
+        let is_same_origin = |other: usize| key(KEYS[other]).origin() == target.origin();
+        let selects = |key, labels| labels >= least && is_same_origin(key);
+        self.mark(selects, Mark::Invalid);
+    }
+
     async fn purge(&mut self, selector: usize, hard: bool) -> Result<(), TestCaseError> {
-        let (selector, keys) = &selectors()[selector];
+        let (selector, selects) = &selectors()[selector];
         let kind = if hard {
             PurgeKind::Hard
         } else {
@@ -194,17 +275,18 @@ impl History {
         };
         let expected = self
             .model
-            .keys()
-            .filter(|(key, _)| keys.contains(key))
+            .iter()
+            .filter(|((key, _), stored)| selects(*key, stored.labels))
             .count();
         for kind in [PurgeKind::DryRun, kind] {
             let purged = self.fixture.store.purge(selector, kind).await.unwrap();
             prop_assert_eq!(purged.count, expected as u64);
         }
         if hard {
-            self.model.retain(|(key, _), _| !keys.contains(key));
+            self.model
+                .retain(|(key, _), stored| !selects(*key, stored.labels));
         } else {
-            self.mark(|key| keys.contains(&key), Mark::Stale);
+            self.mark(selects, Mark::Stale);
         }
         Ok(())
     }
@@ -228,7 +310,7 @@ impl History {
         let key = key(KEYS[at]);
         let ticket = self.fixture.store.ticket();
         self.fixture.store.mark(&key, Mark::Stale).await.unwrap();
-        self.mark(|key| key == at, Mark::Stale);
+        self.mark(|key, _| key == at, Mark::Stale);
         let head = self.fixture.head("");
         let published = self
             .fixture
@@ -259,8 +341,18 @@ impl History {
                     .unwrap();
                 let body = self.fixture.read(&key, stored).await.unwrap();
                 let age = stored.head.headers.get("age");
-                let age = age.map_or(0, |age| age.to_str().unwrap().parse().unwrap());
-                found.insert((at, language), (body, age, stored.head.mark));
+                let freshened = age.map_or(0, |age| age.to_str().unwrap().parse().unwrap());
+                let tags = (0..LABELS.len()).map(|labels| self.head(language, labels).terms.tags);
+                let labels = tags
+                    .into_iter()
+                    .position(|one| one == stored.head.terms.tags);
+                let model = Stored {
+                    body,
+                    freshened,
+                    labels: labels.unwrap(),
+                    mark: stored.head.mark,
+                };
+                found.insert((at, language), model);
             }
             let expected = self.model.iter().filter(|((key, _), _)| *key == at);
             let expected: Model = expected.map(|(at, what)| (*at, what.clone())).collect();
@@ -276,11 +368,14 @@ impl History {
 }
 
 fn show(model: &Model) -> String {
-    let items = model.iter().map(|(at, (body, age, mark))| {
+    let items = model.iter().map(|(at, stored)| {
         format!(
-            "{at:?} {} bytes from {:?}, {age}, {mark:?}",
-            body.len(),
-            body.first()
+            "{at:?} {} bytes from {:?}, {}, {}, {:?}",
+            stored.body.len(),
+            stored.body.first(),
+            stored.freshened,
+            stored.labels,
+            stored.mark
         )
     });
     format!("[{}]", items.collect::<Vec<_>>().join("; "))
@@ -320,7 +415,14 @@ proptest! {
             history.check().await?;
             let dir = history.fixture.close().await;
             history.fixture = Fixture::open(dir, small_memory).await.unwrap();
-            history.check().await
+            history.check().await?;
+            // Nothing that was replaced, evicted or removed is left where labels are looked for.
+            let all = Selector::Prefix(String::new());
+            history.fixture.store.purge(&all, PurgeKind::Hard).await.unwrap();
+            let inner = &history.fixture.store.inner;
+            prop_assert_eq!(inner.disk.as_ref().unwrap().tag_rows(), 0);
+            prop_assert_eq!(inner.disk.as_ref().unwrap().bytes(), 0);
+            Ok(())
         })?;
     }
 }

@@ -202,8 +202,16 @@ async fn a_purge_or_an_invalidation_wins_over_a_fill_that_began_before() {
             ),
             _ => fixture.store.mark(&target, Mark::Invalid).await.unwrap(),
         }
-        assert!(!fixture.store.is_current(before, &target));
-        assert!(fixture.store.is_current(before, &other));
+        assert!(
+            !fixture
+                .store
+                .is_current(before, &target, Some(&fixture.head("")))
+        );
+        assert!(
+            fixture
+                .store
+                .is_current(before, &other, Some(&fixture.head("")))
+        );
         let publish = |ticket, key| {
             let head = fixture.head("");
             fixture.store.publish(ticket, key, head, "body".into())
@@ -228,7 +236,11 @@ async fn a_dry_run_refuses_no_fill() {
         .purge(&prefix(""), PurgeKind::DryRun)
         .await
         .unwrap();
-    assert!(fixture.store.is_current(before, &key(ALL[0])));
+    assert!(
+        fixture
+            .store
+            .is_current(before, &key(ALL[0]), Some(&fixture.head("")))
+    );
 }
 
 #[tokio::test]
@@ -301,7 +313,11 @@ async fn a_stored_response_is_removed_by_its_id_and_its_variants_stay() {
         assert_eq!((removed.id.as_str(), removed.body_bytes), (id.as_str(), 2));
         assert!(fixture.store.remove(&id).await.unwrap().is_none());
         assert!(fixture.store.entry(&id).await.unwrap().is_empty());
-        assert!(!fixture.store.is_current(before, &key));
+        assert!(
+            !fixture
+                .store
+                .is_current(before, &key, Some(&fixture.head("")))
+        );
         assert_eq!(fixture.body(&key).await.unwrap(), b"de");
         let fixture = fixture.reopen().await;
         assert_eq!(fixture.lookup(&key).await.unwrap().variants.len(), 1);

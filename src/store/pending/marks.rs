@@ -1,0 +1,104 @@
+//! Marks for everything on disk that is filed under a label: in force for lookups until the writer has carried them out.
+//!
+//! Bound: [`LABELS_MAX`] labels. One that comes again before it is done takes no more room.
+
+use std::collections::HashMap;
+
+use crate::{
+    policy::Mark,
+    store::{labels::Label, resource::stronger},
+};
+
+/// Each costs a look at the disk.
+const LABELS_MAX: usize = 4_096;
+
+/// See the module documentation.
+#[derive(Default)]
+pub(super) struct LabelMarks {
+    marks: HashMap<Label, LabelMark>,
+}
+
+/// A mark for what is filed under one label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) struct LabelMark {
+    pub(in crate::store) mark: Mark,
+    // Of the change that asked for it last: what was done on disk before that is not enough.
+    number: u64,
+}
+
+impl LabelMarks {
+    pub(super) fn has_room(&self, labels: &[Label]) -> bool {
+        let new = labels
+            .iter()
+            .filter(|label| !self.marks.contains_key(*label));
+        self.marks.len() + new.count() <= LABELS_MAX
+    }
+
+    /// Asks for `mark` under each of `labels`; `number` is that of the change.
+    pub(super) fn ask(&mut self, labels: &[Label], mark: Mark, number: u64) {
+        for label in labels {
+            let known = self.marks.get(label).map_or(Mark::None, |known| known.mark);
+            let mark = stronger(known, mark);
+            self.marks.insert(label.clone(), LabelMark { mark, number });
+        }
+    }
+
+    /// The mark of what is filed under any of `labels`.
+    pub(super) fn of(&self, labels: &[Label]) -> Mark {
+        let marks = labels.iter().filter_map(|label| self.marks.get(label));
+        marks.fold(Mark::None, |all, one| stronger(all, one.mark))
+    }
+
+    pub(super) fn all(&self) -> Vec<(Label, LabelMark)> {
+        let all = self.marks.iter();
+        all.map(|(label, mark)| (label.clone(), *mark)).collect()
+    }
+
+    /// Forgets what is done, unless it was asked for again meanwhile.
+    pub(super) fn forget(&mut self, done: &[(Label, LabelMark)]) {
+        for (label, mark) in done {
+            if self.marks.get(label) == Some(mark) {
+                self.marks.remove(label);
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.marks.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LABELS_MAX, LabelMarks};
+    use crate::{policy::Mark, store::labels::Label};
+
+    fn label(number: usize) -> Label {
+        Label::tag(number.to_string().as_bytes())
+    }
+
+    #[test]
+    fn what_is_asked_for_again_meanwhile_is_done_again_and_takes_no_more_room() {
+        let mut marks = LabelMarks::default();
+        marks.ask(&[label(0), label(1)], Mark::Stale, 1);
+        let taken = marks.all();
+        marks.ask(&[label(1)], Mark::Invalid, 2);
+        assert_eq!(marks.all().len(), 2);
+        assert_eq!(marks.of(&[label(0), label(1)]), Mark::Invalid);
+        marks.forget(&taken);
+        assert_eq!(marks.of(&[label(0)]), Mark::None);
+        assert_eq!(marks.of(&[label(1)]), Mark::Invalid);
+        marks.forget(&marks.all());
+        assert!(marks.is_empty());
+    }
+
+    #[test]
+    fn labels_have_a_bound_that_those_known_do_not_reach() {
+        let mut marks = LabelMarks::default();
+        let all: Vec<_> = (0..LABELS_MAX).map(label).collect();
+        assert!(marks.has_room(&all));
+        marks.ask(&all, Mark::Invalid, 1);
+        assert!(marks.has_room(&all));
+        assert!(!marks.has_room(&[label(LABELS_MAX)]));
+    }
+}
