@@ -58,7 +58,7 @@ pub fn invalidates_groups(
 }
 
 /// Whether an unsafe request was answered as if it had been executed.
-pub(super) fn may_have_changed(method: &Method, status: StatusCode) -> bool {
+pub fn may_have_changed(method: &Method, status: StatusCode) -> bool {
     !SAFE.contains(&method.as_str()) && (status.is_success() || status.is_redirection())
 }
 

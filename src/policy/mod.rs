@@ -17,6 +17,7 @@ mod invalidation;
 mod judge;
 mod key;
 mod mode;
+mod path_pattern;
 mod query;
 mod ranges;
 mod reason;
@@ -37,10 +38,11 @@ pub use decide::{
 };
 pub use freshen::{HeadEffect, head_effect, updated_fields};
 pub use freshness::{Freshness, Terms};
-pub use invalidation::{InvalidationTargets, invalidates, invalidates_groups};
+pub use invalidation::{InvalidationTargets, invalidates, invalidates_groups, may_have_changed};
 pub use judge::{Failure, Judgement, OnFailure, ResponseHead, judge, on_failure, while_held_down};
 pub use key::CacheKey;
 pub use mode::Mode;
+pub use path_pattern::path_matches;
 pub use query::{ParameterPattern, QueryRules};
 pub use ranges::{
     Answered, Assembly, Combined, Completion, Extent, Selection, Stretch, combine, completion,

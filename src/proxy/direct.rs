@@ -4,11 +4,10 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tracing::warn;
 
 use super::{
     Gateway,
@@ -19,6 +18,7 @@ use super::{
     connection::Peer,
     effective::Effective,
     failure::Failed,
+    invalidation::{Invalidation, mark_target, warn_unless_marked},
     outgoing::remove_hop_by_hop,
     post::{self, Kept},
     problem::Problem,
@@ -33,7 +33,7 @@ use crate::{
         self, CacheKey, ForwardReason, HeadEffect, Mark, OnFailure, Reason, RequestHead,
         ResponseHead, Settings, Timestamp,
     },
-    store::{StoreError, StoredResponse, Ticket},
+    store::{StoredResponse, Ticket},
     upstream::{RequestBody, ResponseBody},
 };
 
@@ -105,14 +105,15 @@ impl Direct<'_> {
     ) -> Reply {
         remove_hop_by_hop(response.headers_mut());
         let key = self.effective.cache_key();
-        let renewed = self
-            .invalidate(
-                asked.method,
-                &key,
-                ticket,
-                response.status(),
-                response.headers(),
-            )
+        let invalidation = Invalidation {
+            ticket,
+            method: asked.method,
+            status: response.status(),
+            headers: response.headers(),
+            rules: &self.settings.query,
+        };
+        let renewed = invalidation
+            .carry_out(self.gateway, self.arrival, self.effective, &key)
             .await;
         if let Some(stored) = &self.stored {
             let (status, headers) = (response.status(), response.headers());
@@ -178,35 +179,6 @@ impl Direct<'_> {
         };
         let head = policy::store_post_answer(asked, &key, &answer, self.settings)?;
         Some(Kept { key, head, ticket })
-    }
-
-    /// Invalidates what an unsafe method changed. The answer itself may be stored in its place under the ticket returned,
-    /// unless something else was purged since `ticket`.
-    async fn invalidate(
-        &self,
-        method: &Method,
-        key: &CacheKey,
-        ticket: Ticket,
-        status: StatusCode,
-        headers: &HeaderMap,
-    ) -> Option<Ticket> {
-        let mut renewed = None;
-        for named in policy::invalidates(method, key, status, headers, &self.settings.query) {
-            if named != *key {
-                mark_target(self.gateway, &named, Mark::Invalid).await;
-                continue;
-            }
-            let (ticket, marked) = self.gateway.store.supersede(ticket, key).await;
-            renewed = ticket;
-            warn_unless_marked(key, Mark::Invalid, marked);
-        }
-        let groups = policy::invalidates_groups(method, status, headers);
-        if !groups.is_empty()
-            && let Err(error) = self.gateway.store.invalidate_groups(key, &groups).await
-        {
-            warn!(%key, %error, "Stored responses of a group could not be marked on disk.");
-        }
-        renewed
     }
 
     /// What the answer to a HEAD tells about the stored response to GET (RFC 9111 section 4.3.5).
@@ -373,16 +345,5 @@ impl Drop for Doubt {
         self.gateway
             .tasks
             .spawn(async move { mark_target(&gateway, &key, Mark::Stale).await });
-    }
-}
-
-async fn mark_target(gateway: &Gateway, key: &CacheKey, mark: Mark) {
-    let marked = gateway.store.mark_target(key, mark).await;
-    warn_unless_marked(key, mark, marked);
-}
-
-fn warn_unless_marked(key: &CacheKey, mark: Mark, marked: Result<(), StoreError>) {
-    if let Err(error) = marked {
-        warn!(%key, %error, ?mark, "A stored response could not be marked on disk.");
     }
 }

@@ -25,6 +25,7 @@ mod hit;
 mod hold_down;
 mod identity;
 mod interim;
+mod invalidation;
 mod keeping;
 mod outgoing;
 mod own_paths;
@@ -88,6 +89,8 @@ pub struct RouteConfig {
     pub cache: Settings,
     /// Whether the client's Host is passed on instead of the upstream's authority.
     pub preserve_host: bool,
+    /// Path patterns, as `path` has them, of what a successful unsafe request invalidates on the upstream.
+    pub invalidates: Vec<String>,
 }
 
 /// The `[forward]` table, checked (the address rules are [`crate::upstream::Config`]'s).
@@ -186,6 +189,9 @@ impl Gateway {
             .iter()
             .map(|route| route.name.as_str())
             .chain(["forward"]);
+        parts
+            .store
+            .watch(invalidation::watched(&parts.routes, &parts.upstreams));
         let hits = hits
             .map(|route| HitCounters::of(&parts.metrics, route))
             .collect();

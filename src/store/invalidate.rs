@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{
     Inner, StoreError,
     labels::{Label, Labels},
+    paths::Paths,
     publish::apply_to_memory,
     resource::{Effect, StoredResponse},
 };
@@ -27,6 +28,14 @@ impl Inner {
             .collect();
         labels.push(Label::every_group(origin));
         self.mark_labelled(labels, Mark::Invalid).await
+    }
+
+    pub(super) async fn invalidate_paths(
+        self: &Arc<Self>,
+        paths: &[Paths],
+    ) -> Result<(), StoreError> {
+        self.mark_labelled(paths.iter().map(Paths::label).collect(), Mark::Invalid)
+            .await
     }
 
     /// Marks what is filed under one of `labels`: in memory, and in what waits for the disk, when this returns.

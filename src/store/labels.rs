@@ -10,13 +10,13 @@ use std::{
     collections::{HashMap, hash_map},
     fmt,
     hash::BuildHasher,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
-use super::id::RECORD_ID_BYTES;
+use super::{id::RECORD_ID_BYTES, paths::Paths};
 use crate::policy::{CacheKey, Names, Terms};
 
 /// Enough that two changes at the same time seldom meet.
@@ -29,6 +29,8 @@ const TAG: u8 = b't';
 const EVERY_TAG: u8 = b'T';
 const GROUP: u8 = b'g';
 const EVERY_GROUP: u8 = b'G';
+/// In memory only: on disk what it selects is found by key.
+const PATHS: u8 = b'p';
 
 /// Ends the part of a label before the name. It can be in no URI and in no string of a structured field.
 const SEPARATOR: u8 = 1;
@@ -44,6 +46,7 @@ pub(super) type Labels = SmallVec<[Label; 4]>;
 pub(super) struct LabelIndex {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
+    watched: OnceLock<Vec<(Paths, Label)>>,
 }
 
 type Shard = HashMap<Label, HashMap<CacheKey, usize, RandomState>, RandomState>;
@@ -76,6 +79,14 @@ impl Label {
         Self::of(EVERY_GROUP, &[origin.as_bytes()])
     }
 
+    /// Paths of an origin.
+    pub(super) fn paths(origin: &str, pattern: &str) -> Self {
+        Self::of(
+            PATHS,
+            &[origin.as_bytes(), &[SEPARATOR], pattern.as_bytes()],
+        )
+    }
+
     fn of(kind: u8, parts: &[&[u8]]) -> Self {
         let mut text = vec![kind];
         parts.iter().for_each(|part| text.extend_from_slice(part));
@@ -97,7 +108,7 @@ impl fmt::Debug for Label {
     }
 }
 
-/// The labels under which a response with these terms is filed. Without any, as while a fill has no answer: what it may
+/// The labels under which a response with these terms is filed on disk. Without any, as while a fill has no answer: what it may
 /// come to have, which is everything.
 pub(super) fn labels_of(key: &CacheKey, terms: Option<&Terms>) -> Labels {
     let Some(terms) = terms else {
@@ -125,7 +136,36 @@ impl LabelIndex {
         Arc::new(Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::default(),
+            watched: OnceLock::new(),
         })
+    }
+
+    /// Has responses under these paths filed under a label each; once, before anything is filed.
+    pub(super) fn watch(&self, paths: Vec<Paths>) {
+        let mut watched: Vec<(Paths, Label)> = Vec::with_capacity(paths.len());
+        for paths in paths {
+            let label = paths.label();
+            if watched.iter().all(|(_, known)| *known != label) {
+                watched.push((paths, label));
+            }
+        }
+        // A second gateway on one store would have the same routes.
+        let _ = self.watched.set(watched);
+    }
+
+    /// The labels of a response, those of watched paths among them. Without terms see [`labels_of`].
+    pub(super) fn labels(&self, key: &CacheKey, terms: Option<&Terms>) -> Labels {
+        let mut labels = labels_of(key, terms);
+        let watched = self.watched.get().into_iter().flatten();
+        let of_key = watched.filter(|(paths, _)| paths.match_key(key));
+        labels.extend(of_key.map(|(_, label)| label.clone()));
+        labels
+    }
+
+    /// The paths of a label, where it is one of watched paths.
+    pub(super) fn paths_of(&self, label: &Label) -> Option<&Paths> {
+        let mut watched = self.watched.get()?.iter();
+        watched.find_map(|(paths, own)| (own == label).then_some(paths))
     }
 
     /// Files a response under these labels; `None` where it has none.

@@ -23,6 +23,7 @@ mod labels;
 mod listing;
 mod lookup;
 mod memory;
+mod paths;
 mod pending;
 mod publish;
 mod purge;
@@ -39,6 +40,7 @@ use std::{path::PathBuf, sync::Arc};
 use bytes::Bytes;
 
 use self::inner::Inner;
+pub use self::paths::Paths;
 pub use self::resource::{BodyFile, Resource, StoredBody, StoredResponse};
 use crate::{
     clock::SharedClock,
@@ -346,6 +348,20 @@ impl Store {
         groups: &[Box<[u8]>],
     ) -> Result<(), StoreError> {
         self.inner.invalidate_groups(key, groups).await
+    }
+
+    /// Says which paths may be invalidated together, once, before anything is stored or looked up.
+    pub fn watch(&self, paths: Vec<Paths>) {
+        self.inner.labels.watch(paths);
+    }
+
+    /// Marks every stored response under one of these paths, which must be watched, as [`Mark::Invalid`]: as
+    /// [`Store::invalidate_groups`] does it.
+    ///
+    /// # Errors
+    /// As [`Store::mark`].
+    pub async fn invalidate_paths(&self, paths: &[Paths]) -> Result<(), StoreError> {
+        self.inner.invalidate_paths(paths).await
     }
 
     /// Purges what `selector` selects, in both tiers; durable when it returns.

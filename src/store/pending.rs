@@ -21,11 +21,11 @@ use tokio::{
     time::Instant,
 };
 
-pub(super) use self::waiting::{Outcome, Overlay, apply};
-use self::{
-    marks::{LabelMark, LabelMarks},
-    waiting::Waiting,
+pub(super) use self::{
+    marks::LabelMark,
+    waiting::{Outcome, Overlay, apply},
 };
+use self::{marks::LabelMarks, waiting::Waiting};
 use super::{
     Purged, StoreError,
     disk::{Batch, Corrupt, Selected},

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use super::{
     Inner, Published, StoreError, Ticket,
     id::RecordId,
-    labels::labels_of,
     memory::Changing,
     pending::apply,
     purges::Matcher,
@@ -172,7 +171,7 @@ impl Inner {
         head: Option<&StoredHead>,
     ) -> bool {
         self.purges.is_latest(ticket) || {
-            let labels = labels_of(key, head.map(|head| &head.terms));
+            let labels = self.labels.labels(key, head.map(|head| &head.terms));
             self.purges.read().is_current(ticket, key, &labels)
         }
     }

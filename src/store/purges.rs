@@ -23,6 +23,7 @@ use foldhash::fast::RandomState;
 use super::{
     Selector, Ticket,
     labels::Label,
+    paths::Paths,
     resource::{Effect, StoredResponse},
 };
 use crate::policy::CacheKey;
@@ -43,6 +44,7 @@ pub(super) enum Matcher {
     Host(String),
     /// What is filed under one of these, whatever its key.
     Labels(Vec<Label>),
+    Paths(Paths),
 }
 
 /// Neighbouring rows of a table: from `from`, up to but not including `until`.
@@ -273,6 +275,7 @@ impl Matcher {
     pub(super) fn matches(&self, key: &CacheKey) -> bool {
         match self {
             Self::Labels(_) => false,
+            Self::Paths(paths) => paths.match_key(key),
             Self::Uri(uri) => key.uri() == uri,
             Self::Prefix(prefix) => key.uri().starts_with(prefix.as_str()),
             Self::Host(host) => is_host(key.authority(), host),
@@ -291,6 +294,7 @@ impl Matcher {
     pub(super) fn ranges(&self) -> Vec<RowRange> {
         match self {
             Self::Labels(_) => Vec::new(),
+            Self::Paths(paths) => paths.ranges(),
             Self::Uri(uri) => vec![RowRange::starting(&with_nul(uri))],
             Self::Prefix(prefix) => vec![RowRange::starting(prefix.as_bytes())],
             Self::Host(host) => ["http", "https"]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{
     compact::compact,
     id::RecordId,
-    labels::{Filed, Label, LabelIndex, labels_of},
+    labels::{Filed, Label, LabelIndex},
 };
 use crate::policy::{CacheKey, Mark, StoredHead, Timestamp};
 
@@ -114,7 +114,7 @@ impl StoredResponse {
 
     /// Makes it known to the index under its labels, before it can be found in memory or waits for the disk.
     pub(super) fn file(&mut self, index: &Arc<LabelIndex>, key: &CacheKey) {
-        self.filed = index.file(key, labels_of(key, Some(&self.head.terms)));
+        self.filed = index.file(key, index.labels(key, Some(&self.head.terms)));
     }
 
     /// What it is filed under.

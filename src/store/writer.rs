@@ -15,8 +15,10 @@ use tokio::{task::spawn_blocking, time::Instant};
 use super::{
     Inner, StoreError,
     disk::{Disk, DiskError, Selecting, Sweep, Written},
-    pending::{Outcome, SelectJob, Work},
-    resource::StoredBody,
+    labels::Label,
+    pending::{LabelMark, Outcome, SelectJob, Work},
+    purges::Matcher,
+    resource::{Effect, StoredBody},
 };
 use crate::telemetry::EvictionLabels;
 
@@ -210,14 +212,31 @@ impl Inner {
 
     /// Marks what is filed under labels; when that fails they are left, and tried again.
     fn carry_out_marks(&self, disk: &Disk, work: &mut Work) {
-        let marks = work.marks.iter().map(|(label, mark)| (label, mark.mark));
-        match disk.mark_labelled(marks) {
+        match self.mark_on_disk(disk, &work.marks) {
             Ok(()) => self.pending.forget_marks(&std::mem::take(&mut work.marks)),
             Err(error) => {
                 let error = self.write_error(error);
                 tracing::warn!(%error, "Cannot mark stored responses on disk; lookups respect it.");
             }
         }
+    }
+
+    fn mark_on_disk(&self, disk: &Disk, marks: &[(Label, LabelMark)]) -> Result<(), DiskError> {
+        let by_label = marks
+            .iter()
+            .filter(|(label, _)| self.labels.paths_of(label).is_none());
+        disk.mark_labelled(by_label.map(|(label, mark)| (label, mark.mark)))?;
+        for (label, mark) in marks {
+            if let Some(paths) = self.labels.paths_of(label) {
+                disk.select(Selecting {
+                    matcher: &Matcher::Paths(paths.clone()),
+                    effect: Some(Effect::Mark(mark.mark)),
+                    superseded: &HashSet::new(),
+                    elsewhere: &mut HashSet::new(),
+                })?;
+            }
+        }
+        Ok(())
     }
 
     fn write_error(&self, error: DiskError) -> StoreError {

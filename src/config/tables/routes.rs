@@ -31,8 +31,11 @@ options! {
         cache: Cache = {},
         /// Whether the client's Host is passed on instead of the upstream's authority.
         preserve_host: bool = false,
+        /// Path patterns, as in `match.path`, of what a successful request with an unsafe method makes unusable until it is
+        /// validated: whatever is stored of the route's upstream under such a path, with any query.
+        invalidates: Vec<PathPattern> = [],
     }
-    later { write, invalidates }
+    later { write }
 }
 
 options! {
@@ -58,6 +61,7 @@ pub(in crate::config) fn routes(
     for (position, route) in routes.iter().enumerate() {
         check_upstream(route, upstreams, problems);
         check_budget(route, cache, problems);
+        check_invalidates(route, problems);
         let (before, this) = (&checked[..position], &checked[position]);
         if before.iter().any(|other| other.name == this.name) {
             let title = format!("`routes.{position}.name`: a second route `{}`", this.name);
@@ -100,6 +104,16 @@ fn check_budget(route: &Route, cache: &Cache, problems: &mut Vec<Problem>) {
     }
 }
 
+/// What a route without an upstream invalidates is nobody's.
+fn check_invalidates(route: &Route, problems: &mut Vec<Problem>) {
+    let Sourced { value, origin } = &route.invalidates;
+    if route.upstream.value.is_none() && !value.is_empty() && *origin != Origin::Refused {
+        let title = format!("route `{}`: `invalidates` without `upstream`", route.name.0);
+        let label = "these are paths of the route's upstream";
+        problems.push(Problem::error(*origin, title).label(label));
+    }
+}
+
 /// Whether everything that `later` matches is taken by `earlier`. Errs on the side of no.
 fn covers(earlier: &RouteConfig, later: &RouteConfig) -> bool {
     let host = earlier.host == "*" || earlier.host == later.host;
@@ -126,6 +140,11 @@ impl Route {
             mode: self.mode.value,
             cache: self.cache.settings(),
             preserve_host: self.preserve_host.value,
+            invalidates: self
+                .invalidates
+                .iter()
+                .map(|pattern| pattern.0.clone())
+                .collect(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use redb::ReadableTable;
 
 use super::{
-    Disk, DiskError, Labelled, parse_uri_row,
+    Disk, DiskError, Labelled, Row, parse_uri_row,
     reader::bounds,
     transaction::{Gone, Tables},
 };
@@ -189,7 +189,7 @@ impl Disk {
                     selected.add(row.key.uri());
                 }
                 if let Some(effect) = effect
-                    && !rows.rows.is_empty()
+                    && rows.rows.iter().any(|row| row.is_changed_by(effect))
                 {
                     self.change_chunk(matcher, effect, &range, after.as_deref())?;
                 }
@@ -220,6 +220,16 @@ impl Disk {
         })?;
         self.remove_bodies(&gone);
         Ok(())
+    }
+}
+
+impl Row {
+    /// Marks that say nothing new cost no commit.
+    fn is_changed_by(&self, effect: Effect) -> bool {
+        match effect {
+            Effect::Remove => true,
+            Effect::Mark(mark) => stronger(self.usage.mark, mark) != self.usage.mark,
+        }
     }
 }
 

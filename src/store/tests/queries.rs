@@ -129,7 +129,11 @@ async fn a_fill_of_a_query_that_began_before_is_not_published() {
         .mark_target(&target, Mark::Invalid)
         .await
         .unwrap();
-    assert!(!fixture.store.is_current(ticket, &query, Some(&fixture.head(""))));
+    assert!(
+        !fixture
+            .store
+            .is_current(ticket, &query, Some(&fixture.head("")))
+    );
     let published = fixture
         .store
         .publish(ticket, &query, fixture.head(""), "body".into());
