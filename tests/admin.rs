@@ -314,6 +314,52 @@ async fn a_soft_purge_marks_stale_and_still_serves_an_outage() {
 }
 
 #[tokio::test]
+async fn entries_are_found_purged_and_shown_by_tag() {
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    for (path, tags) in [("/a", "news front"), ("/b", "news"), ("/c", "sport")] {
+        let reply = Reply::ok("v")
+            .cache_control("max-age=60")
+            .header("Surrogate-Key", tags);
+        origin.on(path, reply.header("Cache-Groups", "\"g\", \"h\""));
+        gateway.client.get(&origin.url(path)).await;
+    }
+    let expected: BTreeSet<_> = ["/a", "/b"].map(|path| origin.url(path)).into();
+    assert_eq!(listed(&gateway, "tag=news").await, expected);
+    assert_eq!(
+        listed(&gateway, "tag=news&path_prefix=/b&tier=memory")
+            .await
+            .len(),
+        1
+    );
+    assert_eq!(listed(&gateway, "tag=News").await.len(), 0);
+    let page = get(&gateway, "cache/entries?tag=front").await;
+    let id = page["items"][0]["id"].as_str().unwrap();
+    let entry = get(&gateway, &format!("cache/entries/{id}")).await;
+    assert_eq!(entry["tags"], json!(["news", "front"]));
+    assert_eq!(entry["groups"], json!(["g", "h"]));
+
+    let dry_run = purge(&gateway, json!({"tag": "news", "dry_run": true})).await;
+    assert_eq!(
+        (
+            dry_run["count"].as_u64(),
+            dry_run["sample"].as_array().unwrap().len()
+        ),
+        (Some(2), 2)
+    );
+    assert_eq!(purge(&gateway, json!({"tag": "news"})).await["count"], 2);
+    assert_eq!(listed(&gateway, "state=stale").await, expected);
+    assert_eq!(
+        purge(&gateway, json!({"tag": "news", "soft": false})).await["count"],
+        2
+    );
+    assert_eq!(listed(&gateway, "").await.len(), 1);
+    let both = json!({"tag": "news", "url": origin.url("/a")});
+    send(&gateway, "POST", "cache/purge", &both)
+        .await
+        .assert_problem(400, "bad-request");
+}
+
+#[tokio::test]
 async fn a_hard_purge_leaves_nothing_to_serve() {
     let (origin, gateway) = with_six_stored().await;
     let purged = purge(

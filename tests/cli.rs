@@ -291,6 +291,26 @@ async fn a_purge_says_its_plan_and_needs_a_yes() {
 }
 
 #[tokio::test]
+async fn what_is_tagged_is_listed_shown_and_purged_by_its_tag() {
+    let (origin, process) = with_two_stored().await;
+    let reply = Reply::ok("v").cache_control("max-age=300");
+    origin.on("/tagged", reply.header("Cache-Tag", "news, front"));
+    process.client.get(&origin.url("/tagged")).await;
+    let listed = ask(&process, "cache ls --json --tag news").await;
+    let lines = listed.expect(0).lines();
+    assert_eq!(lines.len(), 1, "{listed:?}");
+    let id = lines[0]["id"].as_str().unwrap().to_owned();
+    let shown = ask(&process, &format!("cache show {id}")).await;
+    assert!(shown.expect(0).out.contains("news, front"), "{shown:?}");
+    let purged = ask(&process, "cache purge --tag news --hard --yes --json").await;
+    assert_eq!(purged.expect(0).json()["count"], 1);
+    assert_eq!(ask(&process, "cache ls --json").await.lines().len(), 2);
+    ask(&process, "cache purge --tag news --host a")
+        .await
+        .expect(2);
+}
+
+#[tokio::test]
 async fn upstreams_are_listed_and_taken_offline_and_back() {
     let (origin, process) = with_two_stored().await;
     // An implicit one, whose name has slashes and a colon.

@@ -335,6 +335,10 @@ fn mistakes_are_pointed_at() {
             &["`cache.ignore_query.1`", "'=' is not part of a name"],
         ),
         (
+            "[[routes]]\nname = \"a\"\ninvalidates = [\"/x\"]",
+            &["`invalidates` without `upstream`"],
+        ),
+        (
             "[[routes]]\nname = \"a\"\nwrite = {}",
             &["`routes.0.write`", "later version"],
         ),

@@ -201,8 +201,11 @@ impl Entries {
     }
 
     #[cfg(test)]
-    pub(super) fn in_force_count(&self) -> usize {
-        self.in_force.len()
+    pub(super) fn in_force_of(&self, key: &CacheKey) -> usize {
+        let in_force = self.in_force.iter();
+        in_force
+            .filter(|(_, matcher, _)| matcher.matches(key))
+            .count()
     }
 
     /// What purges in force do to a response that is still on disk.

@@ -152,3 +152,98 @@ async fn who_comes_after_a_write_does_not_join_a_fill_that_began_before_it() {
     assert_eq!(later.text(), "after");
     later.assert_says(&["hit"]);
 }
+
+/// A gateway with `/v1` and what a route's writes change there.
+async fn with_route(invalidates: &str) -> (Origin, Gateway) {
+    let origin = Origin::start().await;
+    let config = format!(
+        r#"
+        [upstreams.shop]
+        url = "http://{}/base"
+        [[routes]]
+        name = "write"
+        match = {{ path = "/v1/orders/**", methods = ["POST"] }}
+        upstream = "shop"
+        invalidates = {invalidates}
+        [[routes]]
+        name = "read"
+        upstream = "shop"
+        "#,
+        origin.address()
+    );
+    let gateway = Gateway::start(&config).await;
+    for path in [
+        "/v1/orders",
+        "/v1/orders/1?full",
+        "/v1/totals",
+        "/v2/orders/1",
+    ] {
+        origin.on_each(&format!("/base{path}"), |_, nth| {
+            Reply::ok(format!("v{nth}")).cache_control("max-age=300")
+        });
+        gateway.client.get(path).await.assert_says(&["stored"]);
+    }
+    origin.on("/base/v1/orders/new", Reply::new(201, ""));
+    (origin, gateway)
+}
+
+async fn is_hit(gateway: &Gateway, path: &str) -> bool {
+    gateway.client.get(path).await.says("hit")
+}
+
+#[tokio::test]
+async fn a_route_names_what_its_writes_change() {
+    let (_origin, gateway) = with_route(r#"["/v1/orders/**", "/v1/totals"]"#).await;
+    gateway.client.get("/v1/orders/new").await;
+    assert!(
+        is_hit(&gateway, "/v1/orders").await,
+        "a read changes nothing"
+    );
+    let written = gateway
+        .client
+        .ask(Request::new("POST", "/v1/orders/new"))
+        .await;
+    assert_eq!(written.status, 201);
+    for (path, expected) in [
+        ("/v1/orders", false),
+        ("/v1/orders/1?full", false),
+        ("/v1/totals", false),
+        ("/v2/orders/1", true),
+    ] {
+        assert_eq!(is_hit(&gateway, path).await, expected, "{path}");
+        assert!(is_hit(&gateway, path).await, "{path} is stored again");
+    }
+}
+
+#[tokio::test]
+async fn what_a_route_invalidated_is_so_on_disk_too() {
+    const ROUTE: &str = r#"["/v1/*"]"#;
+    let (origin, gateway) = with_route(ROUTE).await;
+    gateway
+        .client
+        .ask(Request::new("POST", "/v1/orders/new"))
+        .await;
+    let config = format!(
+        "[upstreams.shop]\nurl = \"http://{}/base\"\n[[routes]]\nname = \"read\"\nupstream = \"shop\"",
+        origin.address()
+    );
+    let gateway = gateway.restart(&config).await;
+    assert!(!is_hit(&gateway, "/v1/totals").await);
+    assert!(
+        is_hit(&gateway, "/v1/orders/1?full").await,
+        "a star stays within a segment"
+    );
+}
+
+#[tokio::test]
+async fn a_write_that_fails_or_goes_by_another_route_changes_nothing_of_it() {
+    let (origin, gateway) = with_route(r#"["/**"]"#).await;
+    origin.on("/base/v1/orders/new", Reply::new(422, ""));
+    gateway
+        .client
+        .ask(Request::new("POST", "/v1/orders/new"))
+        .await;
+    origin.on("/base/v1/other", Reply::new(204, ""));
+    gateway.client.ask(Request::new("POST", "/v1/other")).await;
+    assert!(is_hit(&gateway, "/v1/totals").await);
+}

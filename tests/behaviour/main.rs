@@ -31,5 +31,6 @@ mod restart;
 mod reverse;
 mod shutdown;
 mod stale_while_revalidate;
+mod tags;
 mod trailers;
 mod tunnel;

@@ -146,10 +146,10 @@ async fn purges_that_fail_again_and_again_do_not_pile_up() {
         // Only one that finds something needs the disk.
         assert_eq!(purged.is_err(), number < 2, "{number}");
     }
-    assert_eq!(fixture.store.inner.purges.read().in_force_count(), 1);
+    assert_eq!(fixture.store.inner.purges.read().in_force_of(&target), 1);
     storage.set_full(false);
     next_look().await;
-    assert_eq!(fixture.store.inner.purges.read().in_force_count(), 0);
+    assert_eq!(fixture.store.inner.purges.read().in_force_of(&target), 0);
     assert!(fixture.lookup(&target).await.is_none());
 }
 

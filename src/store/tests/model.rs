@@ -381,7 +381,8 @@ fn show(model: &Model) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join("; "))
 }
 
-fn copy(from: &Path, to: &Path) {
+/// A data directory as a kill would leave it now.
+pub(super) fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());

@@ -1,9 +1,9 @@
 //! Purges by tag and invalidations of groups, against every tier, every partition and every fill that began before.
 
-use super::{Fixture, body, key, tagged};
+use super::{Directory, Fixture, body, key, model::copy, tagged};
 use crate::{
     policy::{CacheKey, Mark},
-    store::{Listing, Published, PurgeKind, Selector, Store, labels::Label},
+    store::{Listing, Paths, Published, PurgeKind, Selector, Store, labels::Label},
 };
 
 /// Three of one origin, one of them in a partition, and one each of other origins.
@@ -362,5 +362,86 @@ async fn a_listing_by_tag_has_what_is_tagged_so_in_every_tier() {
             .await
             .unwrap();
         assert_eq!(purged.count, 2, "{place:?}");
+    }
+}
+
+/// The files as they are at the moment when a purge, or a flush after an invalidation, has returned.
+#[tokio::test]
+async fn neither_a_purge_nor_an_invalidation_is_undone_by_a_crash() {
+    for by_group in [false, true] {
+        let fixture = Fixture::new().await;
+        for text in ALL {
+            fixture.publish_head(
+                &key(text),
+                tagged(fixture.head(""), "t", "g"),
+                body(100_000),
+            );
+        }
+        fixture.store.flush().await.unwrap();
+        if by_group {
+            invalidate(&fixture.store, ALL[0], "g").await;
+            fixture.store.flush().await.unwrap();
+        } else {
+            fixture
+                .store
+                .purge(&tag("t"), PurgeKind::Soft)
+                .await
+                .unwrap();
+        }
+        let dir = Directory::temporary();
+        copy(fixture.dir.path(), dir.path());
+        let fixture = Fixture::open(dir, |_| {}).await.unwrap();
+        let marks = marks(&fixture).await;
+        let expected = if by_group { Mark::Invalid } else { Mark::Stale };
+        assert_eq!(marks[..3], [Some(expected); 3]);
+        assert_eq!(marks[3], Some(if by_group { Mark::None } else { expected }));
+    }
+}
+
+#[tokio::test]
+async fn paths_are_invalidated_wherever_the_responses_are() {
+    for pattern in ["/*", "/2"] {
+        for place in EVERYWHERE {
+            let fixture = Fixture::new().await;
+            let paths = Paths::new("http", "a.example", pattern);
+            fixture.store.watch(vec![paths.clone(), paths.clone()]);
+            for text in ALL {
+                fixture.publish(&key(text), body(100));
+            }
+            fixture.publish(&key("http://a.example/2?q"), body(100));
+            let ticket = fixture.store.ticket();
+            place.put(&fixture).await;
+            fixture
+                .store
+                .invalidate_paths(std::slice::from_ref(&paths))
+                .await
+                .unwrap();
+            let invalid = Some(Mark::Invalid);
+            let others = if pattern == "/*" {
+                invalid
+            } else {
+                Some(Mark::None)
+            };
+            let none = Some(Mark::None);
+            let expected = [others, invalid, others, none, none];
+            assert_eq!(marks(&fixture).await, expected, "{pattern} {place:?}");
+            let query = key("http://a.example/2?q");
+            assert_eq!(
+                fixture.mark_of(&query).await,
+                invalid,
+                "{pattern} {place:?}"
+            );
+            assert!(
+                !fixture.store.is_current(ticket, &query, None),
+                "a fill is refused"
+            );
+            fixture.forget_memory().await;
+            assert_eq!(marks(&fixture).await, expected, "{pattern} {place:?}");
+            assert_eq!(
+                marks(&fixture.reopen().await).await,
+                expected,
+                "{pattern} {place:?}"
+            );
+        }
     }
 }
