@@ -325,7 +325,6 @@ fn mistakes_are_pointed_at() {
             &["that name is `limits.max_head`"],
         ),
         ("[queue]", &["unknown option `queue`", "later version"]),
-        ("[cache]\ntags_header = []", &["later version"]),
         (
             "[cache]\nset_cookie = \"sotre\"",
             &["`cache.set_cookie`", "did you mean \"store\"?"],

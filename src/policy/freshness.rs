@@ -12,7 +12,7 @@ use http::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CacheKind, Mark, Settings, StoredHead, Tags, Timestamp,
+    CacheKind, Mark, SearchVariation, Settings, StoredHead, Tags, Timestamp,
     date::http_date,
     directives::{CacheFields, ResponseDirectives},
     fields::{DELTA_SECONDS_MAX, all_members, delta_seconds},
@@ -49,6 +49,8 @@ pub struct Terms {
     pub(super) has_validator: bool,
     /// The tags and groups.
     pub tags: Tags,
+    /// What of the query does not matter; `None`: everything matters.
+    pub search: Option<SearchVariation>,
 }
 
 /// How old a stored response is at a moment, and how long it is fresh.
@@ -123,6 +125,7 @@ impl Terms {
             date: date_or_receipt,
             has_validator: headers.contains_key(ETAG) || last_modified.is_some(),
             tags: Tags::parse(headers, &settings.tag_fields),
+            search: SearchVariation::parse(headers),
         }
     }
 

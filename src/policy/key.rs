@@ -101,6 +101,16 @@ impl CacheKey {
         end.map_or(uri, |at| &uri[..after_scheme + at])
     }
 
+    /// The text form without the query, and the query without its question mark; empty where there is none.
+    pub fn split_query(&self) -> (&str, &str) {
+        let query = self.uri().split_once('?').map(|(_, query)| query);
+        match query {
+            // A partition may have a question mark of its own; the query is at the end.
+            Some(query) => (&self.0[..self.0.len() - query.len() - 1], query),
+            None => (&self.0, ""),
+        }
+    }
+
     /// The path and query of the URI, starting with `/`.
     pub fn path_and_query(&self) -> &str {
         let uri = self.uri();
@@ -202,6 +212,7 @@ mod tests {
         assert_eq!(key.uri(), "http://a.example:81/x?y");
         assert_eq!(key.authority(), "a.example:81");
         assert_eq!(key.origin(), "http://a.example:81");
+        assert_eq!(key.split_query(), ("~abc http://a.example:81/x", "y"));
         assert_eq!(key.path_and_query(), "/x?y");
     }
 }

@@ -21,6 +21,7 @@ mod path_pattern;
 mod query;
 mod ranges;
 mod reason;
+mod search;
 mod settings;
 mod stale;
 mod storing;
@@ -49,6 +50,7 @@ pub use ranges::{
     contradicts, makes_whole, select_bytes, whole_if_complete,
 };
 pub use reason::Reason;
+pub use search::SearchVariation;
 pub use settings::{CacheKind, ClientCacheControl, CookiePolicy, Overridable, Overrides, Settings};
 pub use storing::{Mark, StoredHead, store_post_answer};
 pub use tags::{Names, Tags};

@@ -12,6 +12,7 @@ use super::{
     body::Body,
     cache_status::CacheStatus,
     collapse::{Extent, Role, Target},
+    equivalent,
     failure::Failed,
     fill::{self, Fill, Outcome, Plan, Starter, Storing},
     parts::{self, Completing},
@@ -38,6 +39,8 @@ pub(crate) struct Fetch<'a> {
     pub(crate) request: RequestHead<'a>,
     /// The stored response that is validated, or stands in.
     pub(crate) stored: Option<Arc<StoredResponse>>,
+    /// The key it is stored under: another one only where it stands in for want of one of its own.
+    pub(crate) stored_key: &'a CacheKey,
     /// The stored part that has not got what is asked for.
     pub(crate) part: Option<Arc<StoredResponse>>,
     pub(crate) forward: Forward,
@@ -188,6 +191,7 @@ impl Fetch<'_> {
             arrival: self.arrival.clone(),
             headers: self.request.headers.clone(),
             stored: self.stored.clone(),
+            is_validation: self.stored_key == self.key,
             // Of a range the validators of what is stored may be asked about, but not beside the client's own conditions.
             validate: self.forward.validate && !self.has_own_conditions_for_a_range(),
             conditions: if self.is_for_the_origin_alone() {
@@ -405,7 +409,7 @@ impl Fetch<'_> {
         );
         let response = respond::from_store(
             &self.gateway.store,
-            self.key,
+            self.stored_key,
             &self.request,
             stored,
             reuse,
@@ -463,10 +467,11 @@ pub(crate) fn behind(
             arrival: Arrival {
                 id: RequestId::next(),
                 interim: None,
-                ..arrival.clone()
+                ..equivalent::arrival_for(arrival, key)
             },
             headers,
             stored: Some(Arc::clone(stored)),
+            is_validation: true,
             validate: true,
             conditions,
             part: None,

@@ -96,6 +96,8 @@ pub(crate) struct Plan {
     pub(crate) headers: HeaderMap,
     /// The response that is validated, or that may stand in for an error.
     pub(crate) stored: Option<Arc<StoredResponse>>,
+    /// Whether that is stored under the key that is filled, so that the answer says something about it.
+    pub(crate) is_validation: bool,
     /// Whether its validators are sent.
     pub(crate) validate: bool,
     /// What becomes of the client's own conditions and range.
@@ -520,7 +522,7 @@ fn least_bytes(plan: &Plan, head: &StoredHead) -> u64 {
 }
 
 fn count(gateway: &Gateway, plan: &Plan, outcome: &'static str) {
-    if plan.stored.is_none() {
+    if plan.stored.is_none() || !plan.is_validation {
         return;
     }
     let upstream = match plan.arrival.effective().map(|effective| &effective.via) {

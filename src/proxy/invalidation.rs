@@ -8,6 +8,7 @@ use super::{
     Gateway, RouteConfig,
     arrival::Arrival,
     effective::{Effective, Via},
+    equivalent,
 };
 use crate::{
     policy::{self, CacheKey, Mark, QueryRules},
@@ -39,13 +40,17 @@ impl Invalidation<'_> {
         let (status, headers) = (self.status, self.headers);
         let mut renewed = None;
         for named in policy::invalidates(self.method, key, status, headers, self.rules) {
-            if named != *key {
+            if named == *key {
+                let (ticket, marked) = gateway.store.supersede(self.ticket, key).await;
+                renewed = ticket;
+                warn_unless_marked(key, Mark::Invalid, marked);
+            } else {
                 mark_target(gateway, &named, Mark::Invalid).await;
-                continue;
             }
-            let (ticket, marked) = gateway.store.supersede(self.ticket, key).await;
-            renewed = ticket;
-            warn_unless_marked(key, Mark::Invalid, marked);
+            // Else they would answer in its stead.
+            for equivalent in equivalent::all(gateway, &named).await {
+                mark_target(gateway, &equivalent.resource.key, Mark::Invalid).await;
+            }
         }
         let groups = policy::invalidates_groups(self.method, self.status, self.headers);
         if !groups.is_empty()

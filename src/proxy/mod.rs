@@ -14,6 +14,7 @@ mod collapse;
 mod connection;
 mod direct;
 mod effective;
+mod equivalent;
 mod failure;
 mod fetch;
 mod fill;

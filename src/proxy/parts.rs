@@ -315,6 +315,7 @@ pub(super) fn fill_behind(
     };
     let completing = Completing::of(gateway, &whole, part, &settings);
     let plan = Plan {
+        is_validation: false,
         headers: headers.clone(),
         stored: None,
         validate: false,

@@ -27,6 +27,7 @@ use super::{
     connection::Peer,
     direct::{self, Direct, requested_upgrade},
     effective::Effective,
+    equivalent::{self, Equivalent},
     fetch::{self, Fetch},
     hit::{Admitted, may_be_stored},
     interim,
@@ -262,14 +263,21 @@ async fn read(
         Lookup::Part(_) => (None, selected.as_ref()),
         _ => (selected.as_ref(), None),
     };
-    match policy::decide(
-        &head,
-        found,
-        connectivity,
-        mode,
-        arrival.settings(gateway),
-        now,
-    ) {
+    let decide = |found| {
+        let settings = arrival.settings(gateway);
+        policy::decide(&head, found, connectivity, mode, settings, now)
+    };
+    let decision = decide(found);
+    let equivalent = match decision {
+        Decision::Reuse(_) => None,
+        _ => equivalent::find(gateway, &key, &head).await,
+    };
+    if let Some(Equivalent { resource, stored }) = &equivalent
+        && let Decision::Reuse(reuse) = decide(Lookup::Stored(&stored.head))
+    {
+        return reuse_stored(gateway, arrival, resource, stored, &request, &reuse, mode);
+    }
+    match decision {
         Decision::Reuse(reuse) => match (&resource, stored) {
             (Some(resource), Some(stored)) => {
                 reuse_stored(gateway, arrival, resource, stored, &request, &reuse, mode)
@@ -293,6 +301,10 @@ async fn read(
             if *request.method() != Method::HEAD && forward.why != ForwardReason::Bypass =>
         {
             let settings = arrival.settings(gateway).under(mode);
+            let (stored, stored_key) = match (stored, &equivalent) {
+                (None, Some(other)) => (Some(&other.stored), &other.resource.key),
+                (own, _) => (own, &key),
+            };
             let settings = settings.as_ref();
             let fetch = Fetch {
                 gateway,
@@ -300,6 +312,7 @@ async fn read(
                 key: &key,
                 request: head,
                 stored: stored.cloned(),
+                stored_key,
                 part: part.cloned(),
                 forward,
                 mode,

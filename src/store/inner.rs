@@ -130,6 +130,7 @@ impl Inner {
             tasks.spawn(Writer::new(self.clone(), disk.clone()).run());
         } else {
             // Perhaps many gigabytes: that must not hold up the start.
+            self.labels.searches.set_scanned();
             let bodies = self.config.dir.join("bodies");
             tasks.spawn_blocking(move || fs::remove_dir_all(bodies));
         }

@@ -15,9 +15,14 @@ use std::{
 
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-use super::{id::RECORD_ID_BYTES, paths::Paths};
-use crate::policy::{CacheKey, Names, Terms};
+use super::{
+    id::{RECORD_ID_BYTES, to_hex},
+    paths::Paths,
+    searches::Searches,
+};
+use crate::policy::{CacheKey, Names, SearchVariation, Terms};
 
 /// Enough that two changes at the same time seldom meet.
 const SHARDS: usize = 64;
@@ -29,6 +34,8 @@ const TAG: u8 = b't';
 const EVERY_TAG: u8 = b'T';
 const GROUP: u8 = b'g';
 const EVERY_GROUP: u8 = b'G';
+/// Of what answers other queries too; see [`Label::search`].
+const SEARCH: u8 = b'q';
 /// In memory only: on disk what it selects is found by key.
 const PATHS: u8 = b'p';
 
@@ -47,6 +54,8 @@ pub(super) struct LabelIndex {
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     watched: OnceLock<Vec<(Paths, Label)>>,
+    /// By which variations paths answer other queries.
+    pub(super) searches: Searches,
 }
 
 type Shard = HashMap<Label, HashMap<CacheKey, usize, RandomState>, RandomState>;
@@ -77,6 +86,36 @@ impl Label {
     /// Of a response that counts as having every group of its origin.
     pub(super) fn every_group(origin: &str) -> Self {
         Self::of(EVERY_GROUP, &[origin.as_bytes()])
+    }
+
+    /// What a response stored under a path (a key without its query) is, among those of the same `variation`, for a query:
+    /// two queries between which no difference matters have the same label.
+    pub(super) fn search(path: &str, variation: &SearchVariation, query: &str) -> Self {
+        let canonical = xxh3_128(&variation.canonical(query)).to_be_bytes();
+        let mut text = Self::search_prefix(path, Some(variation));
+        text.extend_from_slice(to_hex(&canonical).as_bytes());
+        Self(text.into())
+    }
+
+    /// Where the labels of a path begin, those of one variation or of all.
+    pub(super) fn search_prefix(path: &str, variation: Option<&SearchVariation>) -> Vec<u8> {
+        let mut text = vec![SEARCH];
+        text.extend_from_slice(path.as_bytes());
+        text.push(SEPARATOR);
+        if let Some(variation) = variation {
+            let encoded = postcard::to_allocvec(variation);
+            let encoded = encoded.expect("a variation is plain data without maps");
+            let hash = xxh3_64(&encoded).to_be_bytes();
+            text.extend_from_slice(to_hex(&hash).as_bytes());
+        }
+        text
+    }
+
+    /// The path at the beginning of a row of such a label; `None` where it is none.
+    pub(super) fn search_path(row: &[u8]) -> Option<&str> {
+        let text = row.strip_prefix(&[SEARCH])?;
+        let end = text.iter().position(|byte| *byte == SEPARATOR)?;
+        std::str::from_utf8(&text[..end]).ok()
     }
 
     /// Paths of an origin.
@@ -121,6 +160,10 @@ pub(super) fn labels_of(key: &CacheKey, terms: Option<&Terms>) -> Labels {
         Names::Every => labels.push(Label::every_tag()),
         Names::Listed(names) => labels.extend(names.iter().map(|name| Label::tag(name))),
     }
+    if let Some(variation) = &terms.search {
+        let (path, query) = key.split_query();
+        labels.push(Label::search(path, variation, query));
+    }
     match &tags.groups {
         Names::Every => labels.push(Label::every_group(key.origin())),
         Names::Listed(names) => {
@@ -137,6 +180,7 @@ impl LabelIndex {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::default(),
             watched: OnceLock::new(),
+            searches: Searches::default(),
         })
     }
 

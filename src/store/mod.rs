@@ -16,6 +16,7 @@ mod body;
 mod codec;
 mod compact;
 mod disk;
+mod equivalents;
 mod id;
 mod inner;
 mod invalidate;
@@ -30,6 +31,7 @@ mod purge;
 mod purges;
 mod queries;
 mod resource;
+mod searches;
 mod writer;
 
 #[cfg(test)]
@@ -266,6 +268,20 @@ impl Store {
     /// When the disk tier cannot be read and memory has nothing.
     pub async fn lookup(&self, key: &CacheKey) -> Result<Option<Arc<Resource>>, StoreError> {
         self.inner.lookup(key).await
+    }
+
+    /// Whether [`Store::equivalents`] may find anything: an atomic load.
+    pub fn may_have_equivalents(&self, key: &CacheKey) -> bool {
+        self.inner.may_have_equivalents(key)
+    }
+
+    /// Stored responses of other URIs of the same partition, origin and path, some variant of which may say that the
+    /// difference does not matter ([`crate::policy::SearchVariation::answers`] knows); at most 8.
+    ///
+    /// # Errors
+    /// When the disk tier cannot be read.
+    pub async fn equivalents(&self, key: &CacheKey) -> Result<Vec<Arc<Resource>>, StoreError> {
+        self.inner.equivalents(key).await
     }
 
     /// Counts a hit and keeps recency; cheap enough for the way of a hit.

@@ -114,6 +114,9 @@ impl StoredResponse {
 
     /// Makes it known to the index under its labels, before it can be found in memory or waits for the disk.
     pub(super) fn file(&mut self, index: &Arc<LabelIndex>, key: &CacheKey) {
+        if let Some(variation) = &self.head.terms.search {
+            index.searches.note(key.split_query().0, variation);
+        }
         self.filed = index.file(key, index.labels(key, Some(&self.head.terms)));
     }
 

@@ -25,6 +25,9 @@ use crate::telemetry::EvictionLabels;
 /// How often a full or failing disk is looked at again.
 const RECHECK: Duration = Duration::from_secs(5);
 
+/// Paths noted at a time after the start: some milliseconds of work.
+const SCANNED_PATHS: usize = 1_024;
+
 /// Purges that failed and are tried again. Whoever asked for them was told; beyond this that is all.
 const RETRIED_PURGES_MAX: usize = 64;
 
@@ -33,6 +36,8 @@ pub(super) struct Writer {
     inner: Arc<Inner>,
     disk: Arc<Disk>,
     sweep: Option<Sweep>,
+    // The last path whose searches were noted; `None` once all are.
+    scan: Option<Option<String>>,
     // Not before this is a failed disk tried again.
     retry_at: Instant,
 }
@@ -41,6 +46,7 @@ impl Writer {
     pub(super) fn new(inner: Arc<Inner>, disk: Arc<Disk>) -> Self {
         Self {
             sweep: Some(Sweep::default()),
+            scan: Some(None),
             inner,
             disk,
             retry_at: Instant::now(),
@@ -56,6 +62,7 @@ impl Writer {
                         break;
                     }
                 }
+                _ if self.scan.is_some() && !self.disk.is_suspended() => self.scan().await,
                 _ if self.sweep.is_some() && !self.disk.is_suspended() => self.sweep().await,
                 due => self.wait(due).await,
             }
@@ -104,6 +111,14 @@ impl Writer {
             self.sweep = Some(Sweep::default());
         }
         is_last
+    }
+
+    /// Notes some paths under which something on disk answers other queries.
+    async fn scan(&mut self) {
+        let after = self.scan.take().flatten();
+        let (inner, disk) = (self.inner.clone(), self.disk.clone());
+        let scanned = spawn_blocking(move || inner.note_search_paths(&disk, after));
+        self.scan = scanned.await.unwrap_or_default();
     }
 
     async fn sweep(&mut self) {
@@ -219,6 +234,25 @@ impl Inner {
                 tracing::warn!(%error, "Cannot mark stored responses on disk; lookups respect it.");
             }
         }
+    }
+
+    /// The last path that was noted, where there may be more. One that cannot be read leaves every path a candidate.
+    fn note_search_paths(&self, disk: &Disk, after: Option<String>) -> Option<Option<String>> {
+        let searches = &self.labels.searches;
+        let paths = match disk.search_paths(after.as_deref(), SCANNED_PATHS) {
+            Ok(paths) => paths,
+            Err(error) => {
+                self.count_error("read");
+                tracing::warn!(%error, "Cannot scan the cache database for No-Vary-Search.");
+                return None;
+            }
+        };
+        paths.iter().for_each(|path| searches.note_path(path));
+        if paths.len() < SCANNED_PATHS {
+            searches.set_scanned();
+            return None;
+        }
+        paths.last().cloned().map(Some)
     }
 
     fn mark_on_disk(&self, disk: &Disk, marks: &[(Label, LabelMark)]) -> Result<(), DiskError> {

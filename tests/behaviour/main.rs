@@ -18,6 +18,7 @@ mod invalidation;
 mod keys;
 mod limits;
 mod modes;
+mod no_vary_search;
 mod open_proxy;
 mod outage;
 mod poisoning;

@@ -9,12 +9,14 @@ use super::{
     tables::{RECORDS, TAGS, URIS, USAGE, tag_row_id},
 };
 use crate::{
-    policy::CacheKey,
+    policy::{CacheKey, SearchVariation},
     store::{
         codec::{self, Record, RecordBody},
         id::{PublicId, RecordId},
+        labels::Label,
         purges::RowRange,
         resource::{BodyFile, StoredBody, StoredResponse},
+        searches::VARIATIONS_MAX,
     },
 };
 
@@ -221,6 +223,79 @@ impl Disk {
                 last = Some(row);
             }
             Ok((labelled, last.filter(|_| looked_at == limit)))
+        })
+    }
+
+    /// Keys of what is filed under a label, at most `limit`.
+    pub(in crate::store) fn keys_labelled(
+        &self,
+        label: &Label,
+        limit: usize,
+    ) -> Result<Vec<CacheKey>, DiskError> {
+        let range = RowRange::starting(&label.row_prefix());
+        let (labelled, _) = self.labelled(&range, None, limit)?;
+        Ok(labelled.into_iter().filter_map(|one| one.key).collect())
+    }
+
+    /// By which variations what is stored under a path answers other queries.
+    pub(in crate::store) fn variations(
+        &self,
+        path: &str,
+    ) -> Result<Vec<SearchVariation>, DiskError> {
+        let mut range = RowRange::starting(&Label::search_prefix(path, None));
+        self.read(|transaction| {
+            let tags = transaction.open_table(TAGS)?;
+            let records = transaction.open_table(RECORDS)?;
+            let mut variations = Vec::new();
+            // One row of each variation is enough: the next one is looked for behind all of them.
+            while variations.len() < VARIATIONS_MAX
+                && let Some(row) = tags.range::<&[u8]>(bounds(&range, None))?.next()
+            {
+                let row = row?.0.value().to_vec();
+                let record = tag_row_id(&row).map(|id| records.get(&id.0)).transpose()?;
+                let filed = record
+                    .flatten()
+                    .and_then(|bytes| codec::filed(bytes.value()));
+                match filed.and_then(|(_, terms)| terms.search) {
+                    Some(variation) => {
+                        let prefix = Label::search_prefix(path, Some(&variation));
+                        let behind = RowRange::starting(&prefix).until.unwrap_or_default();
+                        // Also where the row is of another variation than its record has.
+                        range.from = behind.max([&row[..], &[0]].concat());
+                        variations.push(variation);
+                    }
+                    None => range.from = [&row[..], &[0]].concat(),
+                }
+            }
+            Ok(variations)
+        })
+    }
+
+    /// The paths after `after` under which something answers other queries, at most `limit`.
+    pub(in crate::store) fn search_paths(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, DiskError> {
+        let mut range = RowRange::starting(&Label::search_prefix("", None)[..1]);
+        self.read(|transaction| {
+            let tags = transaction.open_table(TAGS)?;
+            let mut paths: Vec<String> = Vec::new();
+            while paths.len() < limit {
+                if let Some(last) = paths.last().map(String::as_str).or(after) {
+                    let prefix = Label::search_prefix(last, None);
+                    range.from = RowRange::starting(&prefix).until.unwrap_or_default();
+                }
+                let Some(row) = tags.range::<&[u8]>(bounds(&range, None))?.next() else {
+                    break;
+                };
+                let row = row?.0.value().to_vec();
+                let Some(path) = Label::search_path(&row) else {
+                    break;
+                };
+                paths.push(path.to_owned());
+            }
+            Ok(paths)
         })
     }
 

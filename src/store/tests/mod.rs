@@ -5,6 +5,7 @@ pub(super) mod faults;
 mod corruption;
 mod crash;
 mod disk_full;
+mod equivalents;
 mod listing;
 mod model;
 mod purging;

@@ -1,0 +1,127 @@
+//! Stored responses that answer other queries: found in every tier and after a restart, and never too far afield.
+
+use super::{Fixture, key};
+use crate::{
+    policy::{CacheKey, Settings, StoredHead, Terms},
+    store::searches::VARIATIONS_MAX,
+};
+
+fn saying(mut head: StoredHead, field: &str) -> StoredHead {
+    head.headers
+        .insert("no-vary-search", field.parse().unwrap());
+    let (status, time) = (head.status, head.response_time);
+    head.terms = Terms::parse(status, &head.headers, &Settings::default(), time, time);
+    head
+}
+
+fn publish(fixture: &Fixture, text: &str, field: &str) {
+    fixture.publish_head(&key(text), saying(fixture.head(""), field), "body");
+}
+
+/// The keys that answer a request for this one too, in order.
+async fn found(fixture: &Fixture, text: &str) -> Vec<String> {
+    let asked = key(text);
+    let resources = fixture.store.equivalents(&asked).await.unwrap();
+    let answers = |key: &CacheKey, head: &StoredHead| {
+        head.terms
+            .search
+            .as_ref()
+            .is_some_and(|search| search.answers(key, &asked))
+    };
+    let mut keys: Vec<_> = resources
+        .iter()
+        .filter(|resource| answers(&resource.key, &resource.variants[0].head))
+        .map(|resource| resource.key.as_str().to_owned())
+        .collect();
+    keys.sort();
+    keys
+}
+
+#[tokio::test]
+async fn equivalents_are_found_in_every_tier_and_after_a_restart() {
+    let mut fixture = Fixture::new().await;
+    publish(
+        &fixture,
+        "http://a.example/x?id=1&utm=1",
+        r#"params=("utm")"#,
+    );
+    publish(
+        &fixture,
+        "~p http://a.example/x?id=1&utm=2",
+        r#"params=("utm")"#,
+    );
+    fixture.publish(&key("http://a.example/x?id=1&utm=3"), "says nothing");
+    for place in ["waiting", "disk", "restarted"] {
+        match place {
+            "waiting" => {}
+            "disk" => fixture.forget_memory().await,
+            _ => fixture = fixture.reopen().await,
+        }
+        for (asked, expected) in [
+            (
+                "http://a.example/x?utm=9&id=1",
+                &["http://a.example/x?id=1&utm=1"][..],
+            ),
+            (
+                "http://a.example/x?id=1",
+                &["http://a.example/x?id=1&utm=1"],
+            ),
+            (
+                "~p http://a.example/x?id=1",
+                &["~p http://a.example/x?id=1&utm=2"],
+            ),
+            ("~q http://a.example/x?id=1", &[]),
+            ("http://a.example/x?id=2", &[]),
+            ("http://a.example/y?id=1", &[]),
+            ("http://a.example:81/x?id=1", &[]),
+            ("http://a.example/x?id=1&utm=1", &[]),
+        ] {
+            assert_eq!(found(&fixture, asked).await, expected, "{place} {asked}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_path_may_have_several_variations_but_not_any_number() {
+    let mut fixture = Fixture::new().await;
+    for number in 0..VARIATIONS_MAX + 4 {
+        let url = format!("http://a.example/x?id=1&p{number}");
+        publish(&fixture, &url, &format!("params=(\"p{number}\")"));
+    }
+    for _ in 0..2 {
+        let found = found(&fixture, "http://a.example/x?id=1").await;
+        assert_eq!(found.len(), VARIATIONS_MAX);
+        fixture = fixture.reopen().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_purged_or_replaced_is_no_equivalent_any_more() {
+    let fixture = Fixture::new().await;
+    let (stored, asked) = ("http://a.example/x?utm=1", "http://a.example/x?utm=2");
+    publish(&fixture, stored, "params");
+    fixture.forget_memory().await;
+    assert_eq!(found(&fixture, asked).await, [stored]);
+    fixture.publish(&key(stored), "says nothing");
+    assert!(found(&fixture, asked).await.is_empty());
+    fixture.forget_memory().await;
+    assert!(found(&fixture, asked).await.is_empty());
+}
+
+#[tokio::test]
+async fn paths_without_any_are_not_looked_for_once_the_disk_was_scanned() {
+    let fixture = Fixture::new().await;
+    publish(&fixture, "http://a.example/x?utm=1", "params");
+    publish(&fixture, "http://b.example/x?utm=1", "params");
+    let fixture = fixture.reopen().await;
+    let asked = |text| fixture.store.may_have_equivalents(&key(text));
+    let scanning = async {
+        while asked("http://a.example/y?utm=2") {
+            tokio::task::yield_now().await;
+        }
+    };
+    let limit = std::time::Duration::from_secs(30);
+    tokio::time::timeout(limit, scanning).await.unwrap();
+    assert!(asked("http://a.example/x?utm=2") && asked("http://b.example/x"));
+    assert!(!asked("http://a.example/") && !asked("~p http://a.example/x?utm=1"));
+}
