@@ -13,6 +13,8 @@ mod entity_tag;
 mod fields;
 mod freshen;
 mod freshness;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod invalidation;
 mod judge;
 mod key;

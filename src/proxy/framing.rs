@@ -121,8 +121,7 @@ impl Framing {
             self.line_ended(part);
             return rest;
         }
-        let room = LINE_MAX.saturating_sub(self.line.len()).min(part.len());
-        self.line.extend_from_slice(&part[..room]);
+        self.keep(part);
         if end.is_some() {
             let line = std::mem::take(&mut self.line);
             self.line_ended(&line);
@@ -130,6 +129,24 @@ impl Framing {
             self.line.clear();
         }
         rest
+    }
+
+    /// Keeps the beginning of a line that comes in several reads. Padding before a number is not kept: it would push the
+    /// number out of reach, and the follower off the thread.
+    fn keep(&mut self, part: &[u8]) {
+        for byte in part {
+            if self.line.len() == LINE_MAX {
+                return;
+            }
+            let is_padding = match (self.state, self.line.as_slice()) {
+                (State::Head, [.., b':']) => byte.is_ascii_whitespace(),
+                (State::Head, [.., b':', b'0']) | (State::ChunkSize, [b'0']) => *byte == b'0',
+                _ => false,
+            };
+            if !is_padding {
+                self.line.push(*byte);
+            }
+        }
     }
 
     fn line_ended(&mut self, line: &[u8]) {
@@ -254,6 +271,31 @@ mod tests {
         check(
             "POST / HTTP/1.1\r\nContent-Length: 48\r\n\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nGET",
             Position::Head,
+            false,
+        );
+    }
+
+    #[test]
+    fn padding_hides_no_number() {
+        // A line cut between two reads was kept without its number, and the body taken for the next head.
+        for padding in [
+            " ".repeat(200),
+            "0".repeat(200),
+            " ".repeat(100) + &"0".repeat(100),
+        ] {
+            let sized = format!("POST / HTTP/1.1\r\nContent-Length:{padding}9\r\n\r\nabc");
+            check(&sized, Position::Body, false);
+        }
+        let zeros = "0".repeat(200);
+        let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        check(
+            &format!("{chunked}{zeros}3\r\nabc\r\n"),
+            Position::Body,
+            false,
+        );
+        check(
+            &format!("{chunked}{zeros}\r\n\r\n"),
+            Position::Between,
             false,
         );
     }

@@ -20,6 +20,8 @@ mod fetch;
 mod fill;
 mod forward_access;
 mod framing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod growing;
 mod guarded_io;
 mod hit;

@@ -17,6 +17,8 @@ mod codec;
 mod compact;
 mod disk;
 mod equivalents;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod id;
 mod inner;
 mod invalidate;

@@ -9,6 +9,8 @@
 mod batch;
 mod bodies;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod open;
 mod reader;
 mod select;
