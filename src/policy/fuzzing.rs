@@ -135,14 +135,10 @@ pub(crate) fn age(input: &[u8]) {
     let lifetime_secs = terms.lifetime_secs(&settings);
     assert!(lifetime_secs <= DELTA_SECONDS_MAX.into());
     let head = StoredHead {
-        status: StatusCode::OK,
-        headers,
         request_time: requested,
         response_time: received,
-        variant: VariantKey::default(),
-        authorized: false,
-        mark: Mark::None,
         terms,
+        ..stored(headers)
     };
     let freshness = head.freshness(&settings, now);
     assert_eq!(freshness.is_fresh(), freshness.ttl_secs() > 0);

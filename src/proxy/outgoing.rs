@@ -6,6 +6,17 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// Fields that concern one connection only.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const X_FORWARDED: [HeaderName; 4] = [
     HeaderName::from_static("x-forwarded-for"),
@@ -33,11 +44,20 @@ fn is_protected(name: &str) -> bool {
 
 /// Removes hop-by-hop and Connection-named fields.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    remove_named(headers);
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Removes the fields that `Connection` names, but for hop-by-hop fields, which have a meaning here.
+pub(crate) fn remove_named(headers: &mut HeaderMap) {
     let mut named: smallvec::SmallVec<[HeaderName; 4]> = smallvec::SmallVec::new();
     for value in headers.get_all(header::CONNECTION) {
         for option in value.as_bytes().split(|byte| *byte == b',') {
             if let Ok(name) = HeaderName::from_bytes(option.trim_ascii())
                 && !is_protected(name.as_str())
+                && !HOP_BY_HOP.contains(&name)
             {
                 named.push(name);
             }
@@ -46,24 +66,41 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    for name in [
-        header::CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ] {
+}
+
+/// Removes what a client may claim about other hops but is not trusted to: `Forwarded`, and whatever begins with
+/// `X-Forwarded-`, of which every framework knows some.
+pub(crate) fn remove_forwarded(headers: &mut HeaderMap) {
+    headers.remove(FORWARDED);
+    let claims: smallvec::SmallVec<[HeaderName; 4]> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("x-forwarded-"))
+        .cloned()
+        .collect();
+    for name in claims {
         headers.remove(name);
     }
 }
 
-/// Removes what a client may claim about other hops but is not trusted to.
-pub(crate) fn remove_forwarded(headers: &mut HeaderMap) {
-    headers.remove(FORWARDED);
-    for name in X_FORWARDED {
+/// Removes the fields by which some origins let a request be another one than it says. On a read they would have that
+/// other one's answer filed under the key of this one.
+pub(crate) fn remove_overrides(headers: &mut HeaderMap) {
+    const OVERRIDES: [&str; 13] = [
+        "front-end-https",
+        "x-host",
+        "x-http-host-override",
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+        "x-original-host",
+        "x-original-uri",
+        "x-original-url",
+        "x-rewrite-uri",
+        "x-rewrite-url",
+        "x-scheme",
+        "x-url-scheme",
+    ];
+    for name in OVERRIDES {
         headers.remove(name);
     }
 }

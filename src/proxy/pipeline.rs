@@ -31,6 +31,7 @@ use super::{
     fetch::{self, Fetch},
     hit::{Admitted, may_be_stored},
     interim,
+    outgoing::remove_named,
     problem::Problem,
     query::{Gathered, QueryContent},
     refresh_ahead,
@@ -230,8 +231,10 @@ async fn read(
     peer: &Peer,
     arrival: &Arrival,
     effective: &Effective,
-    request: Request<RequestBody>,
+    mut request: Request<RequestBody>,
 ) -> Reply {
+    // What `Connection` takes off never reaches the origin, so it may not choose a variant either.
+    remove_named(request.headers_mut());
     let key = effective.cache_key();
     let resource = lookup(gateway, &key).await;
     let selected = resource.as_ref().and_then(|resource| {

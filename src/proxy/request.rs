@@ -6,7 +6,9 @@ use super::{
     Gateway, RouteConfig,
     arrival::Arrival,
     effective::{Effective, Via},
-    outgoing::{join_cookies, remove_forwarded, remove_hop_by_hop, set_forwarded},
+    outgoing::{
+        join_cookies, remove_forwarded, remove_hop_by_hop, remove_overrides, set_forwarded,
+    },
     trailers,
 };
 use crate::policy;
@@ -52,6 +54,9 @@ pub(crate) fn outgoing(
     join_cookies(&mut headers);
     if !arrival.peer_is_trusted {
         remove_forwarded(&mut headers);
+        if policy::is_read_method(method) {
+            remove_overrides(&mut headers);
+        }
     }
     // Who asked, and for which host, is told to one's own origins only.
     if let Via::Upstream(_) = effective.via {
