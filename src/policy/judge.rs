@@ -80,9 +80,9 @@ pub fn judge(
         return judge_not_modified(request, response, stored, settings);
     }
     if let Some(stored) = stored
-        && response.status.is_server_error()
+        && is_error(response.status)
     {
-        return judge_server_error(request, response, stored, settings);
+        return judge_error(request, response, stored, settings);
     }
     match may_store(request, response, settings) {
         Storing::Yes(head) => Judgement::Store(head),
@@ -109,8 +109,14 @@ fn judge_not_modified(
     }
 }
 
+/// Errors that say nothing about the resource. A 400 is a server's word about one client's request, which another may have
+/// made so on purpose.
+fn is_error(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::BAD_REQUEST
+}
+
 /// An error never replaces a usable response, whatever it says about its own freshness.
-fn judge_server_error(
+fn judge_error(
     request: &RequestHead<'_>,
     response: &ResponseHead<'_>,
     stored: &StoredHead,
@@ -124,7 +130,7 @@ fn judge_server_error(
             return Judgement::ServeStale(reuse);
         }
     }
-    let usable = !stored.status.is_server_error() && stored.mark != Mark::Invalid;
+    let usable = !is_error(stored.status) && stored.mark != Mark::Invalid;
     match may_store(request, response, settings) {
         Storing::Yes(head) if !usable => Judgement::Store(head),
         Storing::Yes(_) => Judgement::Pass(Reason::Status),

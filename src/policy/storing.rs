@@ -99,6 +99,9 @@ pub(super) fn may_store(
     if let Some(reason) = answers_less_than_a_get(request, response) {
         return Storing::No(reason);
     }
+    if is_about_the_request(response.status) {
+        return Storing::No(Reason::Status);
+    }
     judge_fields(request, response, settings)
 }
 
@@ -143,6 +146,16 @@ fn answers_less_than_a_get(
         }
         _ => None,
     }
+}
+
+/// Statuses that speak of this request and not of its target, so that nobody else may be answered with them, whatever
+/// freshness they claim: of fields that `Vary` seldom names (412, 416, 417), of the connection (421), and those that must
+/// not be stored (RFC 6585 sections 3 to 6).
+fn is_about_the_request(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        412 | 416 | 417 | 421 | 428 | 429 | 431 | 511
+    )
 }
 
 /// Decides by directives, fields and status alone.

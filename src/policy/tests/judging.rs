@@ -128,6 +128,16 @@ fn what_is_stored_and_why_not() {
         - :: - :: 403 ETag: "a" => pass status
         - :: - :: 500 - => pass status
         - :: - :: 403 Cache-Control: max-age=60 => store
+        - :: - :: 400 Cache-Control: max-age=60 => store
+        // About the request, not about its target.
+        - :: - :: 412 Cache-Control: max-age=60 => pass status
+        - :: - :: 416 Cache-Control: public, max-age=60 => pass status
+        - :: - :: 417 Cache-Control: max-age=60 => pass status
+        - :: - :: 421 Cache-Control: max-age=60 => pass status
+        - :: private :: 428 Cache-Control: max-age=60 => pass status
+        - :: - :: 429 Cache-Control: max-age=60 => pass status
+        - :: - :: 431 Cache-Control: max-age=60 => pass status
+        - :: - :: 511 Cache-Control: max-age=60 => pass status
         - :: - :: 403 Cache-Control: public => store
         - :: private :: 403 Cache-Control: private => store
         - :: - :: 999 Cache-Control: max-age=60 => store
@@ -189,6 +199,8 @@ fn errors_and_what_stands_in_for_them() {
         Cache-Control: max-age=60 :: - :: - :: 61 :: 404 - => store
         Cache-Control: max-age=60 :: - :: - :: 61 :: 501 - => pass status
         Cache-Control: max-age=60 :: - :: - :: 61 :: 429 - => pass status
+        Cache-Control: max-age=60 :: - :: - :: 61 :: 400 Cache-Control: max-age=60 => pass status
+        400 Cache-Control: max-age=60 :: - :: - :: 61 :: 400 Cache-Control: max-age=60 => store
         Cache-Control: max-age=60 :: - :: - :: 61 :: Cache-Control: max-age=60 => store
         Cache-Control: max-age=60 :: - :: POST+body :: 61 :: 503 - => pass method
         "#,
