@@ -6,9 +6,9 @@ use http::{
 };
 
 use super::{
-    CookiePolicy, Mark, RequestHead, ResponseHead, Settings, StoredHead, Terms, VariantKey,
+    CookiePolicy, Mark, RequestHead, ResponseHead, Settings, StoredHead, Terms,
     directives::CacheFields,
-    storing::{clean, forbidden, is_never_stored},
+    storing::{clean, forbidden, is_never_stored, variant},
     validation::validators_agree,
 };
 
@@ -79,7 +79,7 @@ pub(super) fn freshen(
     let variant = if same_vary {
         stored.variant.clone()
     } else {
-        VariantKey::new(request.headers, &headers)
+        variant(request.headers, &headers, &terms, settings)
     };
     let storable = !variant.never_matches()
         && forbidden(

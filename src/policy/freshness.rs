@@ -149,6 +149,11 @@ impl Terms {
             && self.default_secs(settings) == 0
     }
 
+    /// Whether anybody but its user may have it without the origin being asked: it is fresh for a time, or `public`.
+    pub(super) fn is_for_others(&self, settings: &Settings) -> bool {
+        self.directives.public || self.lifetime_secs(settings) > 0
+    }
+
     /// The stale-while-revalidate window in force: the origin's, else the route's.
     pub fn stale_while_revalidate(&self, settings: &Settings) -> Duration {
         window(

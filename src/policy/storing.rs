@@ -290,7 +290,7 @@ impl StoredHead {
             status: response.status,
             request_time: response.request_time,
             response_time: response.response_time,
-            variant: VariantKey::new(request.headers, &headers),
+            variant: variant(request.headers, &headers, &terms, settings),
             authorized: request.headers.contains_key(AUTHORIZATION),
             sets_cookie: headers.contains_key(SET_COOKIE),
             mark: Mark::None,
@@ -338,6 +338,23 @@ impl StoredHead {
         settings.kind == CacheKind::Private
             || ((!directives.private || settings.overrides.contains(Overridable::Private))
                 && (!self.authorized || allows_sharing_authorized(directives)))
+    }
+}
+
+/// The variant that a response with these fields and terms to a request with those fields is. What a shared cache stores
+/// without anybody's leave to reuse it, for the time when the origin is gone, is filed under the request's cookie too:
+/// much of it is one user's page, from an origin that never thought of caches.
+pub(super) fn variant(
+    request: &HeaderMap,
+    response: &HeaderMap,
+    terms: &Terms,
+    settings: &Settings,
+) -> VariantKey {
+    let variant = VariantKey::new(request, response);
+    if settings.kind == CacheKind::Shared && !terms.is_for_others(settings) {
+        variant.of_one_user(request)
+    } else {
+        variant
     }
 }
 

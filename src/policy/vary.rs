@@ -31,7 +31,7 @@ const KNOWN_CODINGS: [&[u8]; 5] = [b"br", b"deflate", b"gzip", b"zstd", b"*"];
 /// The normalised values of the request fields nominated by a stored response's `Vary`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct VariantKey {
-    /// `Vary: *`, or too many fields: matches nothing.
+    /// `Vary: *`, a field that the gateway writes itself, or too many: matches nothing.
     never: bool,
     /// In the order of their names.
     fields: Vec<Nominated>,
@@ -84,6 +84,10 @@ impl VariantKey {
             // What is no field name cannot be in a request, and tells nothing apart.
             match HeaderName::from_bytes(member) {
                 _ if member == b"*" => key.never = true,
+                // Every hop writes its own; what the origin saw is not what the client sent.
+                Ok(name) if matches!(name.as_str(), "forwarded" | "x-forwarded-for") => {
+                    key.never = true;
+                }
                 Ok(name) if !names.contains(&name) => names.push(name),
                 _ => {}
             }
@@ -101,6 +105,21 @@ impl VariantKey {
             })
             .collect();
         key
+    }
+
+    /// This variant, for requests with the same cookie only; unchanged where the request has none.
+    #[must_use]
+    pub(super) fn of_one_user(mut self, request: &HeaderMap) -> Self {
+        let name = COOKIE.as_str();
+        let place = self
+            .fields
+            .binary_search_by(|field| field.name.as_str().cmp(name));
+        if let (Err(place), true) = (place, request.contains_key(COOKIE)) {
+            let value = Some(fingerprint(name, request).to_vec());
+            let name = name.to_owned();
+            self.fields.insert(place, Nominated { name, value });
+        }
+        self
     }
 
     /// Whether it can match no request at all.
@@ -441,6 +460,8 @@ mod tests {
             ("Cookie: a=b", "Vary: Cookie", "Cookie: a=c", false),
             ("Authorization: x", "Vary: Authorization", "", false),
             ("", "Vary: *", "", false),
+            ("", "Vary: Foo, X-Forwarded-For", "", false),
+            ("", "Vary: Forwarded", "", false),
         ] {
             assert_eq!(
                 same(first, response, second),

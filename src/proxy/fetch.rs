@@ -235,6 +235,7 @@ impl Fetch<'_> {
         let reply = match outcome {
             Outcome::Pending => None,
             Outcome::Storing(storing) => return self.follow(part, &storing),
+            Outcome::Freshened(_, head) if !self.may_follow(part, &head) => None,
             Outcome::Freshened(stored, head) => self.freshened(part, &stored, &head),
             Outcome::Unshared(reason) => {
                 let response = part.starter.as_ref().and_then(Starter::take_unshared);
@@ -251,10 +252,13 @@ impl Fetch<'_> {
         if !started
             && policy::select(self.request.headers, std::iter::once(&*storing.head)).is_none()
         {
+            if part.fill.target.variant.is_some() {
+                return Settled::Again(Sharing::Alone);
+            }
             let variant = VariantKey::new(self.request.headers, &storing.head.headers);
             return Settled::Again(Sharing::Join(Some(variant)));
         }
-        if part.late && !self.is_reusable(&storing.head) {
+        if !self.may_follow(part, &storing.head) {
             return Settled::Again(Sharing::Alone);
         }
         let reader = match &part.starter {
@@ -291,6 +295,15 @@ impl Fetch<'_> {
             cache,
             reason: None,
         })
+    }
+
+    /// Whether the answer to another's request is this one's too. Who waited for an answer may have one that is good for
+    /// no later request, unless a cookie is in play: without the origin's leave to reuse it, it is one user's.
+    fn may_follow(&self, part: &Part, head: &StoredHead) -> bool {
+        let has_cookie = || self.request.headers.contains_key(header::COOKIE);
+        let free =
+            part.starter.is_some() || !(part.late || part.fill.is_personal() || has_cookie());
+        free || self.is_reusable(head)
     }
 
     /// Whether a response whose body is still coming could be reused if it were whole: what a request that did not wait

@@ -9,7 +9,10 @@
 //! one has broken off, for its readers too. Everything else of that kind is handed on and not stored.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -50,6 +53,8 @@ pub(crate) struct Fill {
     pub(crate) ticket: Ticket,
     outcome: watch::Sender<Outcome>,
     growing: Arc<Growing>,
+    // Whether the request that started it had a cookie: the answer may be that user's.
+    personal: AtomicBool,
     // Kept for the request that started the fill, so that a window never finds itself without readers too early.
     first_reader: Mutex<Option<Reader>>,
     // The answer that cannot be shared: for the request that started the fill, and nobody else.
@@ -122,6 +127,7 @@ impl Fill {
             outcome: watch::Sender::new(Outcome::Pending),
             first_reader: Mutex::new(growing.reader()),
             growing,
+            personal: AtomicBool::new(false),
             unshared: Mutex::new(None),
             received: Mutex::new(None),
         })
@@ -152,6 +158,11 @@ impl Fill {
             Outcome::Freshened(_, head) => Some(Arc::clone(head)),
             _ => None,
         }
+    }
+
+    /// Whether the request that started it had a cookie.
+    pub(crate) fn is_personal(&self) -> bool {
+        self.personal.load(Ordering::Relaxed)
     }
 
     /// A reader of the growing body; `None` when its beginning is no longer kept.
@@ -216,6 +227,8 @@ pub(crate) fn start(gateway: &Arc<Gateway>, fill: Arc<Fill>, plan: Plan) -> Star
     let starter = Starter {
         fill: Arc::clone(&fill),
     };
+    let personal = plan.headers.contains_key(header::COOKIE);
+    fill.personal.store(personal, Ordering::Relaxed);
     let gateway = Arc::clone(gateway);
     let tasks = gateway.tasks.clone();
     tasks.spawn(async move {
