@@ -8,8 +8,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bodies;
 mod collapse;
 mod cookies;
+mod deception;
 mod directives;
 mod evil_origin;
 mod first_read;
