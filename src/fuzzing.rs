@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("age", crate::policy::fuzzing::age),
     ("date", crate::policy::fuzzing::date),
     ("entity_tag", crate::policy::fuzzing::entity_tag),
@@ -20,6 +20,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("hop_by_hop", crate::proxy::fuzzing::hop_by_hop),
     ("key", crate::policy::fuzzing::key),
     ("policy", crate::policy::fuzzing::policy),
+    ("query", crate::policy::fuzzing::query),
     ("range", crate::proxy::fuzzing::range),
     ("record", crate::store::fuzzing::record),
     ("reference", crate::policy::fuzzing::reference),

@@ -7,8 +7,9 @@ use http::{
 };
 
 use super::{
-    Answer, CacheKey, Connectivity, Decision, Judgement, Lookup, Mark, Mode, RequestHead,
-    ResponseHead, Settings, StoredHead, Terms, Timestamp, VariantKey, answer_conditionally,
+    Answer, CacheKey, Connectivity, Decision, Judgement, Lookup, Mark, Mode, ParameterPattern,
+    QueryRules, RequestHead, ResponseHead, Settings, StoredHead, Terms, Timestamp, VariantKey,
+    answer_conditionally,
     date::{format_http_date, http_date},
     decide,
     directives::{CacheFields, FieldNames, RequestDirectives},
@@ -331,7 +332,7 @@ pub(crate) fn reference(input: &[u8]) {
     let (Some(base), Some(reference)) = (base, reference) else {
         return;
     };
-    let Some(target) = same_origin_target(&base, &reference) else {
+    let Some(target) = same_origin_target(&base, &reference, &QueryRules::default()) else {
         return;
     };
     assert_eq!(target.partition(), base.partition());
@@ -352,7 +353,10 @@ pub(crate) fn reference(input: &[u8]) {
     // What is resolved is what it is, written whole; but a reference has no white space at its ends.
     let whole = HeaderValue::from_str(target.uri()).expect("a URI is a field value");
     if target.uri().trim_end() == target.uri() && path != base_path {
-        assert_eq!(same_origin_target(&base, &whole), Some(target));
+        assert_eq!(
+            same_origin_target(&base, &whole, &QueryRules::default()),
+            Some(target)
+        );
     }
 }
 
@@ -366,6 +370,43 @@ fn key_of(text: &str) -> Option<CacheKey> {
     CacheKey::write(&mut again, key.partition(), scheme, authority, target);
     let is_own = again == text && !authority.contains('@');
     (is_own && matches!(scheme, "http" | "https")).then_some(key)
+}
+
+/// Rules for a query, then a target: patterns of what is ignored on the first line, whether the rest is sorted on the
+/// second (`sorted`).
+pub(crate) fn query(input: &[u8]) {
+    let mut lines = lines(input).map(|line| std::str::from_utf8(line).unwrap_or_default());
+    let mut next = || lines.next().unwrap_or_default();
+    let patterns = next()
+        .split(' ')
+        .filter_map(|text| ParameterPattern::parse(text).ok());
+    let rules = QueryRules {
+        ignored: patterns.collect(),
+        sorted: next() == "sorted",
+    };
+    let target = next();
+    let Some(kept) = rules.apply(target) else {
+        return;
+    };
+    assert_ne!(kept, target);
+    assert!(!rules.is_empty());
+    assert_eq!(rules.apply(&kept), None, "once is enough: {kept}");
+    let path = |text: &str| text.split('?').next().map(str::to_owned);
+    assert_eq!(path(&kept), path(target));
+    // Nothing is added, and without patterns nothing is lost.
+    let parameters = |text: &str| -> Vec<String> {
+        let query = text.split_once('?').map_or("", |(_, query)| query);
+        let mut all: Vec<String> = query.split('&').map(str::to_owned).collect();
+        all.sort();
+        all
+    };
+    let (before, after) = (parameters(target), parameters(&kept));
+    assert!(
+        after
+            .iter()
+            .all(|parameter| parameter.is_empty() || before.contains(parameter))
+    );
+    assert!(!rules.ignored.is_empty() || before == after);
 }
 
 /// The whole: a request, its answer, another request, the next answer. `x-status`, `x-method` and `x-now` (seconds) say
