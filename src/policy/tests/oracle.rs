@@ -26,7 +26,7 @@ use Question::{Fresh, Reuse, Store};
 
 const STATUSES: [&str; 6] = ["200", "203", "302", "404", "503", "599"];
 
-const CACHE_CONTROL: [&str; 24] = [
+const CACHE_CONTROL: [&str; 30] = [
     "-",
     "Cache-Control: max-age=60",
     "Cache-Control: max-age=0",
@@ -51,9 +51,15 @@ const CACHE_CONTROL: [&str; 24] = [
     "Cache-Control: x=\"no-store\", max-age=60",
     "Cache-Control: x=\"a, no-store\", max-age=60",
     "Pragma: no-cache",
+    "Cache-Control: max-age=60 | Cache-Control: no-store",
+    "Cache-Control: max-age=600 | Cache-Control: s-maxage=60",
+    "Cache-Control: max-age=60 | Pragma: no-cache",
+    "CDN-Cache-Control: max-age=60",
+    "CDN-Cache-Control: no-store | Cache-Control: max-age=60",
+    "CDN-Cache-Control: max-age=\"60\" | Cache-Control: max-age=60",
 ];
 
-const OTHER_FIELDS: [&str; 12] = [
+const OTHER_FIELDS: [&str; 16] = [
     "-",
     "ETag: \"a\"",
     "Last-Modified: @-6000",
@@ -66,6 +72,10 @@ const OTHER_FIELDS: [&str; 12] = [
     "Set-Cookie: a=b",
     "Vary: Foo",
     "Vary: Bar | Vary: Foo",
+    "Vary: Foo, Bar",
+    "Age: 30 | Age: 0",
+    "Age: 70",
+    "Expires: @60 | Expires: 0",
 ];
 
 const REQUESTS: [&str; 4] = [
@@ -75,7 +85,7 @@ const REQUESTS: [&str; 4] = [
     "HEAD: Foo: 1",
 ];
 
-const SECOND_REQUESTS: [&str; 10] = [
+const SECOND_REQUESTS: [&str; 13] = [
     "Foo: 1",
     "Foo: 2",
     "Foo: 1 | Cache-Control: no-cache",
@@ -84,6 +94,9 @@ const SECOND_REQUESTS: [&str; 10] = [
     "Foo: 1 | Cache-Control: min-fresh=50",
     "Foo: 1 | Cache-Control: max-stale=100",
     "Foo: 1 | Cache-Control: No-Cache",
+    "Foo: 1 | Bar: 2",
+    "Foo: 1 | Cache-Control: max-age=100 | Cache-Control: max-age=20",
+    "Foo: 1 | Cache-Control: min-fresh=5, min-fresh=50",
     "HEAD: Foo: 1",
     "POST+body: Foo: 1",
 ];
@@ -93,6 +106,17 @@ const SECONDS: [i64; 4] = [0, 30, 59, 100];
 /// `question, our answer :: parts of a case's text :: why`: in cases whose text contains all the parts, our answer may be
 /// this and theirs the opposite. The most telling reason stands first.
 const DIFFERENCES: &str = "
+    Store no :: CDN-Cache-Control: no-store :: theirs knows no targeted fields
+    Store yes :: CDN-Cache-Control: max-age=60 :: theirs knows no targeted fields
+    Fresh yes :: CDN-Cache-Control: max-age=60 :: theirs knows no targeted fields
+    Fresh no :: CDN-Cache-Control: max-age=60 && Last-Modified :: theirs falls to a heuristic
+    Reuse yes :: CDN-Cache-Control: max-age=60 && max-stale :: theirs counts the staleness from a lifetime of 0
+    Reuse no :: CDN-Cache-Control: max-age=60 && Last-Modified && min-fresh :: theirs counts from the heuristic lifetime
+    Store no :: s-maxage=60 && Age: 70 :: stale from the start, without a validator, and s-maxage forbids stale reuse
+    Store no :: -revalidate, max-age=60 && Age: 70 :: stale from the start, without a validator, and never reused stale
+    Fresh no :: Expires: @60 | Expires: 0 :: one invalid line means stale; theirs takes the first alone
+    Reuse no :: <- Foo: 1 | Cache-Control: max-age=100 | :: of a repeated directive the strictest counts; theirs takes another
+    Reuse no :: <- Foo: 1 | Cache-Control: min-fresh=5, :: of a repeated directive the strictest counts; theirs takes another
     Store no :: HEAD: Foo: 1 -> :: the answer to a HEAD has no body; it updates what a GET stored
     Store no :: No-Store :: theirs takes directives in lower case only
     Store no :: Set-Cookie :: a cookie is for one client; theirs stores it as stale
