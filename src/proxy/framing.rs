@@ -117,7 +117,7 @@ impl Framing {
         if self.state == State::Head {
             self.head_bytes += bytes.len() - rest.len();
         }
-        if end.is_some() && self.line.is_empty() {
+        if end.is_some() && self.line.is_empty() && part.len() <= LINE_MAX {
             self.line_ended(part);
             return rest;
         }
@@ -131,7 +131,7 @@ impl Framing {
         rest
     }
 
-    /// Keeps the beginning of a line that comes in several reads. Padding before a number is not kept: it would push the
+    /// Keeps the beginning of a line that is long or comes in several reads. Padding before a number is not kept: it would push the
     /// number out of reach, and the follower off the thread.
     fn keep(&mut self, part: &[u8]) {
         for byte in part {
