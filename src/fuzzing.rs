@@ -21,7 +21,7 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("key", crate::policy::fuzzing::key),
     ("policy", crate::policy::fuzzing::policy),
     ("query", crate::policy::fuzzing::query),
-    ("range", crate::proxy::fuzzing::range),
+    ("range", crate::policy::fuzzing::range),
     ("record", crate::store::fuzzing::record),
     ("reference", crate::policy::fuzzing::reference),
     (

@@ -2,21 +2,21 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-    header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH},
+    header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, RANGE},
     uri::{Authority, PathAndQuery},
 };
 
 use super::{
     Answer, CacheKey, Connectivity, Decision, Judgement, Lookup, Mark, Mode, ParameterPattern,
-    QueryRules, RequestHead, ResponseHead, Settings, StoredHead, Terms, Timestamp, VariantKey,
-    answer_conditionally,
+    QueryRules, RequestHead, ResponseHead, Selection, Settings, StoredHead, Terms, Timestamp,
+    VariantKey, answer_conditionally,
     date::{format_http_date, http_date},
     decide,
     directives::{CacheFields, FieldNames, RequestDirectives},
     entity_tag::{EntityTag, any_matches},
     fields::DELTA_SECONDS_MAX,
     invalidation::same_origin_target,
-    judge, on_failure, select,
+    judge, on_failure, select, select_bytes,
 };
 use crate::fuzzing::{are_closed, fields, joined, lines, mapped, parts};
 
@@ -190,6 +190,41 @@ pub(crate) fn entity_tag(input: &[u8]) {
     if own.is_strong() {
         let exactly = HeaderMap::from_iter([(IF_NONE_MATCH, tag)]);
         assert_eq!(answered(&exactly), Answer::NotModified);
+    }
+}
+
+/// A request's range, then the fields of a whole stored response or (`x-status: 206`) of a part: never a byte that is not
+/// there, and none twice.
+pub(crate) fn range(input: &[u8]) {
+    let mut parts = parts(input).map(fields);
+    let request = parts.next().unwrap_or_default();
+    let head = stored(parts.next().unwrap_or_default());
+    for body_bytes in [0, 1, 10, 1 << 40, u64::MAX] {
+        let stretches = match select_bytes(&get(&request), &head, body_bytes) {
+            Selection::One(stretch) => vec![stretch],
+            Selection::Several(stretches) => stretches,
+            Selection::Unsatisfiable(_) => {
+                assert!(request.contains_key(RANGE));
+                continue;
+            }
+            Selection::Whole | Selection::Missing => continue,
+        };
+        assert!(request.contains_key(RANGE) && (1..=16).contains(&stretches.len()));
+        let mut bytes: Vec<_> = stretches.into_iter().map(|stretch| stretch.body).collect();
+        bytes.sort_by_key(|range| range.start);
+        let (first, last) = (bytes[0].start, bytes[bytes.len() - 1].end);
+        assert!(
+            first <= last && last <= body_bytes,
+            "{bytes:?} of {body_bytes}"
+        );
+        assert!(
+            bytes.iter().all(|range| range.start <= range.end),
+            "{bytes:?}"
+        );
+        assert!(
+            bytes.is_sorted_by(|one, next| one.end <= next.start),
+            "{bytes:?}"
+        );
     }
 }
 

@@ -1,16 +1,9 @@
 //! Fuzz targets of the message layer; see [`crate::fuzzing`].
 
-use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use http::{HeaderName, header};
 
-use super::{
-    framing::Framing,
-    outgoing::remove_hop_by_hop,
-    ranges::{self, Part},
-};
-use crate::{
-    fuzzing::{fields, parts},
-    policy::{RequestHead, ResponseHead, Settings, StoredHead, Timestamp},
-};
+use super::{framing::Framing, outgoing::remove_hop_by_hop};
+use crate::fuzzing::fields;
 
 /// The bytes of a connection: where reads are cut does not matter.
 pub(crate) fn framing(input: &[u8]) {
@@ -83,48 +76,4 @@ pub(crate) fn hop_by_hop(input: &[u8]) {
             "{name}"
         );
     }
-}
-
-/// A request's range, then the stored response's fields: never a byte that is not there.
-pub(crate) fn range(input: &[u8]) {
-    let mut parts = parts(input).map(fields);
-    let request = parts.next().unwrap_or_default();
-    let response = parts.next().unwrap_or_default();
-    let asked = RequestHead {
-        method: &Method::GET,
-        headers: &request,
-        has_body: false,
-    };
-    let head = stored(&response);
-    for length in [0, 1, 10, 1 << 40, u64::MAX] {
-        match ranges::requested(&asked, &head, length) {
-            None => {}
-            Some(Part::Unsatisfiable) => assert!(request.contains_key(header::RANGE)),
-            Some(Part::Bytes(range)) => {
-                assert!(request.contains_key(header::RANGE));
-                assert!(
-                    range.start < range.end && range.end <= length,
-                    "{range:?} of {length}"
-                );
-            }
-        }
-    }
-}
-
-fn stored(headers: &HeaderMap) -> StoredHead {
-    let request = HeaderMap::new();
-    StoredHead::new(
-        &RequestHead {
-            method: &Method::GET,
-            headers: &request,
-            has_body: false,
-        },
-        &ResponseHead {
-            status: StatusCode::OK,
-            headers,
-            request_time: Timestamp::from_secs(0),
-            response_time: Timestamp::from_secs(0),
-        },
-        &Settings::default(),
-    )
 }

@@ -136,8 +136,8 @@ impl Stage {
             (0, _) => "nothing".to_owned(),
             (1, false) => "1 request".to_owned(),
             (1, true) => "1 request, with it".to_owned(),
-            (count, false) => format!("{count} requests"),
-            (count, true) => format!("{count} requests, with it"),
+            (_, false) => "several requests".to_owned(),
+            (_, true) => "several requests, with it".to_owned(),
         };
         let (first, second) = (told(first), told(&second));
         self.note(&[tried, &first, &second, &saw, verdict]);
