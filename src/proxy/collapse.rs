@@ -47,21 +47,34 @@ pub(crate) enum Extent {
 }
 
 /// What a request became.
-pub(crate) enum Role {
+pub(crate) enum Role<T> {
     /// It follows a fill under way.
     Follow(Arc<Fill>),
+    /// It needs none: this was published meanwhile.
+    Found(T),
     /// It starts this fill; others can join.
     Start(Arc<Fill>),
 }
 
 impl Fills {
-    /// Joins the fill of `target`, or registers a new one.
-    pub(crate) fn join(&self, store: &Store, target: Target) -> Role {
+    /// Joins the fill of `target`, or registers a new one, unless `look` finds that there is no need for it.
+    ///
+    /// Whoever found nothing in the store a moment ago may have missed a fill that ended since. A fill publishes before it
+    /// leaves, so where none is under way, what the last one brought is there for `look`, which must be quick.
+    pub(crate) fn join<T>(
+        &self,
+        store: &Store,
+        target: Target,
+        look: impl FnOnce() -> Option<T>,
+    ) -> Role<T> {
         let mut fills = self.lock();
         if let Some(fill) = fills.get(&target)
             && store.is_current(fill.ticket, &target.key, fill.head().as_deref())
         {
             return Role::Follow(Arc::clone(fill));
+        }
+        if let Some(found) = look() {
+            return Role::Found(found);
         }
         let fill = Fill::new(target.clone(), store.ticket());
         if fills.len() < FILLS_MAX || fills.contains_key(&target) {

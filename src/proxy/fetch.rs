@@ -26,7 +26,7 @@ use crate::{
         self, CacheKey, Connectivity, Decision, Failure, Forward, ForwardReason, Lookup, Mode,
         OnFailure, Reason, RequestHead, Reuse, Settings, StoredHead, VariantKey,
     },
-    store::StoredResponse,
+    store::{Resource, StoredResponse},
     telemetry::RouteLabels,
     upstream::ResponseBody,
 };
@@ -72,6 +72,14 @@ struct Part {
     starter: Option<Starter>,
     /// It came when the head was there already, and did not wait for it.
     late: bool,
+}
+
+/// What became of a request that needs the origin.
+enum Begun {
+    /// It has part in a fill.
+    Part(Part),
+    /// It needs the origin no more.
+    Answered(Reply),
 }
 
 impl Part {
@@ -135,7 +143,10 @@ impl Fetch<'_> {
     }
 
     async fn attempt(&self, sharing: Sharing) -> Settled {
-        let part = self.part(sharing);
+        let part = match self.begin(sharing) {
+            Begun::Part(part) => part,
+            Begun::Answered(reply) => return Settled::Reply(reply),
+        };
         let outcome = match self.wait(&part.fill).await {
             Some(outcome) => outcome,
             None => match self.stand_in(Failure::FreshTimeout, None) {
@@ -146,33 +157,61 @@ impl Fetch<'_> {
         self.settle(&part, outcome)
     }
 
-    fn part(&self, sharing: Sharing) -> Part {
+    fn begin(&self, sharing: Sharing) -> Begun {
         let target = |variant| Target {
             key: self.key.clone(),
             variant,
             extent: Extent::Whole,
         };
         let role = match sharing {
-            Sharing::Join(variant) => self
-                .gateway
-                .fills
-                .join(&self.gateway.store, target(variant)),
+            Sharing::Join(variant) => {
+                let (fills, store) = (&self.gateway.fills, &self.gateway.store);
+                fills.join(store, target(variant), || self.published_meanwhile())
+            }
             Sharing::Alone => Role::Start(Fill::new(target(None), self.gateway.store.ticket())),
         };
         match role {
-            Role::Follow(fill) => Part {
+            Role::Found((resource, index, reuse)) => {
+                Begun::Answered(self.hit(&resource, &resource.variants[index], &reuse))
+            }
+            Role::Follow(fill) => Begun::Part(Part {
                 late: fill.is_decided(),
                 fill,
                 starter: None,
-            },
+            }),
             Role::Start(fill) => {
                 let starter = fill::start(self.gateway, Arc::clone(&fill), self.plan());
-                Part {
+                Begun::Part(Part {
                     fill,
                     starter: Some(starter),
                     late: false,
-                }
+                })
             }
+        }
+    }
+
+    /// What can be reused by now as if it had been there when the request came.
+    fn published_meanwhile(&self) -> Option<(Arc<Resource>, usize, Reuse)> {
+        let resource = self.gateway.store.peek(self.key.as_str())?;
+        let heads = resource.variants.iter().map(|stored| &stored.head);
+        let index = policy::select(self.request.headers, heads)?;
+        let stored = &resource.variants[index];
+        let found = Lookup::of(&self.request, &stored.head, stored.body.len());
+        let reuse = self.reuse(found)?;
+        Some((resource, index, reuse))
+    }
+
+    fn hit(&self, resource: &Resource, stored: &StoredResponse, reuse: &Reuse) -> Reply {
+        self.gateway.store.touch(resource, stored);
+        let status = CacheStatus {
+            ttl_secs: Some(reuse.ttl_secs),
+            ..CacheStatus::default()
+        };
+        let (store, key) = (&self.gateway.store, &resource.key);
+        Reply {
+            response: respond::from_store(store, key, &self.request, stored, reuse, &status),
+            cache: CacheUse::Hit,
+            reason: None,
         }
     }
 
@@ -309,17 +348,18 @@ impl Fetch<'_> {
     /// Whether a response whose body is still coming could be reused if it were whole: what a request that did not wait
     /// for the origin may have.
     fn is_reusable(&self, head: &StoredHead) -> bool {
+        self.reuse(Lookup::Stored(head)).is_some()
+    }
+
+    /// How what is found could be reused without a word to the origin.
+    fn reuse(&self, found: Lookup<'_>) -> Option<Reuse> {
         let now = self.gateway.clock.now();
-        let lookup = Lookup::Stored(head);
-        let decision = policy::decide(
-            &self.request,
-            lookup,
-            Connectivity::Connected,
-            self.mode,
-            self.settings,
-            now,
-        );
-        matches!(decision, Decision::Reuse(Reuse { detail: None, .. }))
+        let (mode, settings) = (self.mode, self.settings);
+        let connectivity = Connectivity::Connected;
+        match policy::decide(&self.request, found, connectivity, mode, settings, now) {
+            Decision::Reuse(reuse) if reuse.detail.is_none() => Some(reuse),
+            _ => None,
+        }
     }
 
     fn freshened(&self, part: &Part, stored: &StoredResponse, head: &StoredHead) -> Option<Reply> {
@@ -468,14 +508,16 @@ pub(crate) fn behind(
         headers.remove(header::RANGE);
         (Extent::Whole, Conditions::Drop)
     };
-    if let Role::Start(fill) = gateway.fills.join(
-        &gateway.store,
-        Target {
-            key: key.clone(),
-            variant: None,
-            extent,
-        },
-    ) {
+    let target = Target {
+        key: key.clone(),
+        variant: None,
+        extent,
+    };
+    let look = || {
+        let resource = gateway.store.peek(key.as_str())?;
+        resource.has_newer_than(stored).then_some(())
+    };
+    if let Role::Start(fill) = gateway.fills.join(&gateway.store, target, look) {
         let plan = Plan {
             arrival: Arrival {
                 id: RequestId::next(),

@@ -291,7 +291,15 @@ pub(super) fn fill_behind(
         variant: None,
         extent: Extent::Whole,
     };
-    let Role::Start(fill) = gateway.fills.join(&gateway.store, target) else {
+    let look = || {
+        let resource = gateway.store.peek(key.as_str())?;
+        let is_the_whole = |stored: &StoredResponse| {
+            !stored.head.is_part() && stored.head.variant == part.head.variant
+        };
+        let mut variants = resource.variants.iter();
+        variants.any(|stored| is_the_whole(stored)).then_some(())
+    };
+    let Role::Start(fill) = gateway.fills.join(&gateway.store, target, look) else {
         return;
     };
     let mut headers = request.headers.clone();

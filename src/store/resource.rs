@@ -93,6 +93,13 @@ impl Resource {
         self.complete.store(true, Ordering::Release);
     }
 
+    /// Whether something newer has taken the place of `stored`, one of its variants.
+    pub fn has_newer_than(&self, stored: &StoredResponse) -> bool {
+        self.variants.iter().any(|known| {
+            known.id == stored.id && known.head.response_time > stored.head.response_time
+        })
+    }
+
     pub(super) fn has(&self, id: RecordId) -> bool {
         self.variants.iter().any(|variant| variant.id == id)
     }
