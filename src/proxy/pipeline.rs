@@ -4,16 +4,17 @@
 //! refused ──────────────────────────────────────────────► problem
 //! own path ─────────────────────────────────────────────► router
 //! CONNECT ──────────────────────────────────────────────► tunnel
-//! QUERY ─► its content, if it fits, into the key ───────┐
-//! no GET or HEAD, a body, an upgrade ───────────────────│► direct ─► invalidate
+//! no read, a GET with a body, an upgrade ───────────────► direct ─► invalidate (or store, the answer to a POST)
+//! a QUERY ─► its content, if it fits, into the key
 //! store.lookup, connectivity, mode ─► policy::decide ─┬─► reuse      (and perhaps a fill behind)
+//!                                                     ├─► equivalent (another URI's, as No-Vary-Search allows)
 //!                                                     ├─► fetch      (collapse, fill, judge, store or stand in)
 //!                                                     └─► problem 504
 //! ```
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tower_service::Service as _;
 use tracing::warn;
@@ -237,13 +238,9 @@ async fn read(
     remove_named(request.headers_mut());
     let key = effective.cache_key();
     let resource = lookup(gateway, &key).await;
-    let selected = resource.as_ref().and_then(|resource| {
-        let index = policy::select(
-            request.headers(),
-            resource.variants.iter().map(|stored| &stored.head),
-        )?;
-        Some(Arc::clone(&resource.variants[index]))
-    });
+    let selected = resource
+        .as_ref()
+        .and_then(|resource| select(resource, request.headers()));
     let head = RequestHead {
         method: request.method(),
         headers: request.headers(),
@@ -254,11 +251,10 @@ async fn read(
         (Some(_), None) => Lookup::OtherVariants,
         (None, None) => Lookup::Nothing,
     };
-    let connectivity = effective
-        .upstream(gateway)
-        .map_or(Connectivity::Disconnected, |upstream| {
-            upstream.connectivity()
-        });
+    let upstream = effective.upstream(gateway);
+    let connectivity = upstream.map_or(Connectivity::Disconnected, |upstream| {
+        upstream.connectivity()
+    });
     let now = gateway.clock.now();
     let mode = gateway.modes.effective(arrival.route, now);
     // What answers the request, or stands in; and what it can only be completed from.
@@ -290,16 +286,7 @@ async fn read(
                 arrival.id,
             ),
         },
-        Decision::Unsatisfiable(reason) => {
-            let detail = match reason {
-                Reason::OnlyIfCached => "the request says only-if-cached",
-                _ if mode == Mode::Offline => "the mode is offline and nothing usable is stored",
-                _ => {
-                    "the upstream is disconnected and nothing usable is stored; a prober watches for its return"
-                }
-            };
-            Reply::problem(Problem::new(reason, detail), arrival.id)
-        }
+        Decision::Unsatisfiable(reason) => unsatisfiable(arrival, reason, mode),
         Decision::Forward(forward)
             if *request.method() != Method::HEAD && forward.why != ForwardReason::Bypass =>
         {
@@ -338,6 +325,23 @@ async fn read(
             direct.answer(request).await
         }
     }
+}
+
+fn select(resource: &Resource, headers: &HeaderMap) -> Option<Arc<StoredResponse>> {
+    let heads = resource.variants.iter().map(|stored| &stored.head);
+    let index = policy::select(headers, heads)?;
+    Some(Arc::clone(&resource.variants[index]))
+}
+
+fn unsatisfiable(arrival: &Arrival, reason: Reason, mode: Mode) -> Reply {
+    let detail = match reason {
+        Reason::OnlyIfCached => "the request says only-if-cached",
+        _ if mode == Mode::Offline => "the mode is offline and nothing usable is stored",
+        _ => {
+            "the upstream is disconnected and nothing usable is stored; a prober watches for its return"
+        }
+    };
+    Reply::problem(Problem::new(reason, detail), arrival.id)
 }
 
 /// A failing store is a miss, never an error of the client's.
