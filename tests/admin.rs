@@ -178,6 +178,7 @@ async fn an_entry_tells_what_is_known_of_it() {
         ("size_bytes", json!(5_000)),
         ("hits", json!(1)),
         ("mark", json!("none")),
+        ("method", json!("GET")),
         ("partition", json!(null)),
         ("content_type", json!("application/x-noise")),
     ] {

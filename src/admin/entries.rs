@@ -266,6 +266,7 @@ fn entry_view(api: &Api, entry: &Entry, now: Timestamp) -> view::Entry {
     let freshness = facts::freshness(&entry.key, &entry.head, &api.settings, now);
     view::Entry {
         id: entry.id.clone(),
+        method: facts::method(&entry.key).to_string(),
         url: entry.key.uri().to_owned(),
         partition: entry.key.partition().map(str::to_owned),
         status: entry.head.status.as_u16(),

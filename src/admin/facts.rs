@@ -1,5 +1,7 @@
 //! What the policy says about a stored response, for people.
 
+use http::Method;
+
 use super::view::{State, Windows};
 use crate::policy::{CacheKey, CacheKind, Freshness, Settings, StoredHead, Timestamp};
 
@@ -11,6 +13,15 @@ pub(super) fn freshness(
     now: Timestamp,
 ) -> Freshness {
     head.freshness(&settings_of(key, settings), now)
+}
+
+/// The method of the requests that it answers, besides HEAD.
+pub(super) fn method(key: &CacheKey) -> Method {
+    if key.query_target().is_some() {
+        Method::QUERY
+    } else {
+        Method::GET
+    }
 }
 
 pub(super) fn state(freshness: Freshness) -> State {

@@ -223,6 +223,8 @@ pub enum Tier {
 pub struct Entry {
     /// Its id: 32 hexadecimal digits.
     pub id: String,
+    /// What it answers: `GET`, which stands for HEAD too, or `QUERY`.
+    pub method: String,
     /// The effective upstream URI.
     pub url: String,
     /// The partition it belongs to: of a credential, or `query-` and a digest of the content of a QUERY.

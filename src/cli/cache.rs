@@ -258,8 +258,16 @@ fn row(entry: &Entry) -> [Cell; 9] {
         entry.hits.to_string().into(),
         entry.status.to_string().into(),
         entry.id.as_str().into(),
-        entry.url.as_str().into(),
+        asked(entry).into(),
     ]
+}
+
+/// What it answers: a URL, or a QUERY of one.
+fn asked(entry: &Entry) -> String {
+    match entry.method.as_str() {
+        "GET" => entry.url.clone(),
+        method => format!("{method} {}", entry.url),
+    }
 }
 
 fn state(state: State) -> Cell {
@@ -322,7 +330,7 @@ fn render_detail(detail: &EntryDetail, paint: Paint) -> String {
         State::Fresh => paint.paint(Colour::Good, "fresh"),
         State::Stale => paint.paint(Colour::Notable, "stale"),
     };
-    let head = format!("{} {state}\n", harmless(&entry.url));
+    let head = format!("{} {state}\n", harmless(&asked(entry)));
     let status = format!("\n  {}\n", entry.status);
     [head]
         .into_iter()
@@ -345,6 +353,7 @@ mod tests {
     fn entry() -> Value {
         json!({
             "id": "0123456789abcdef0123456789abcdef",
+            "method": "GET",
             "url": "http://a.example/x\u{1b}",
             "partition": null,
             "status": 200,
@@ -361,12 +370,15 @@ mod tests {
 
     #[test]
     fn a_list_is_aligned_and_obeys_no_origin() {
-        let entry = serde_json::from_value(entry()).unwrap();
+        let mut query = entry();
+        query["method"] = json!("QUERY");
+        let entries = [entry(), query].map(|entry| serde_json::from_value(entry).unwrap());
         let expected = "\
 STATE     AGE   TTL  TIER     SIZE  HITS  STATUS  ID                                URL
 stale  3m 12s  -12s  disk  1.5 KiB     7     200  0123456789abcdef0123456789abcdef  http://a.example/x\\u{1b}
+stale  3m 12s  -12s  disk  1.5 KiB     7     200  0123456789abcdef0123456789abcdef  QUERY http://a.example/x\\u{1b}
 ";
-        assert_eq!(render(&[entry], Paint::none()), expected);
+        assert_eq!(render(&entries, Paint::none()), expected);
     }
 
     #[test]
