@@ -12,13 +12,14 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("age", crate::policy::fuzzing::age),
     ("date", crate::policy::fuzzing::date),
     ("entity_tag", crate::policy::fuzzing::entity_tag),
     ("framing", crate::proxy::fuzzing::framing),
     ("hop_by_hop", crate::proxy::fuzzing::hop_by_hop),
     ("key", crate::policy::fuzzing::key),
+    ("path_pattern", crate::policy::fuzzing::path_pattern),
     ("policy", crate::policy::fuzzing::policy),
     ("query", crate::policy::fuzzing::query),
     ("range", crate::policy::fuzzing::range),
@@ -33,6 +34,8 @@ pub const TARGETS: [(&str, Target); 16] = [
         crate::policy::fuzzing::response_directives,
     ),
     ("row", crate::store::fuzzing::row),
+    ("search", crate::policy::fuzzing::search),
+    ("tags", crate::policy::fuzzing::tags),
     ("targeted", crate::policy::fuzzing::targeted),
     ("vary", crate::policy::fuzzing::vary),
 ];

@@ -1,11 +1,16 @@
 //! Fuzz targets of the policy; see [`crate::fuzzing`].
 
+mod path_pattern;
+mod search;
+mod tags;
+
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
     header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, RANGE},
     uri::{Authority, PathAndQuery},
 };
 
+pub(crate) use self::{path_pattern::path_pattern, search::search, tags::tags};
 use super::{
     Answer, CacheKey, Connectivity, Decision, Judgement, Lookup, Mark, Mode, ParameterPattern,
     QueryRules, RequestHead, ResponseHead, Selection, Settings, StoredHead, Terms, Timestamp,
