@@ -1,6 +1,7 @@
 //! Lookups: memory, then what waits to be written, then the disk; what the disk has is promoted.
 //!
-//! A lookup that went to disk publishes what it found only if nothing was published or purged under the key meanwhile.
+//! A lookup that went to disk publishes what it found only if nothing was published or purged under the key meanwhile, and
+//! nothing that waited for the disk was done there: what it read may be from before that, and what waited is forgotten.
 
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ const ATTEMPTS: usize = 4;
 #[derive(Clone, Copy)]
 pub(super) struct Before {
     ticket: Ticket,
+    /// Purges whose work on disk was done.
+    ended: u64,
     generation: u64,
 }
 
@@ -63,8 +66,9 @@ impl Inner {
                 Merged::Outdated => {}
             }
         }
-        // Somebody keeps changing this key, so what matters is in memory or waits to be written.
-        match self.merge(key, self.before(key), Ok(Found::default()))? {
+        // Somebody keeps changing this key, so what matters is in memory or waits to be written. What else is on disk
+        // stays unknown, as with a disk that cannot be read.
+        match self.merge(key, self.before(key), Err(DiskError::Closed))? {
             Merged::Done(resource) => Ok(resource),
             Merged::Outdated => Ok(self.memory.get(key.as_str())),
         }
@@ -73,6 +77,7 @@ impl Inner {
     pub(super) fn before(&self, key: &CacheKey) -> Before {
         Before {
             ticket: self.purges.ticket(),
+            ended: self.purges.read().ended(),
             generation: self.memory.generation(key.as_str()),
         }
     }
@@ -95,7 +100,8 @@ impl Inner {
         let log = self.purges.read();
         let changing = self.memory.change(key.as_str());
         let is_current = |labels: &[_]| log.is_current(before.ticket, key, labels);
-        let is_outdated = !is_current(&[])
+        let is_outdated = log.ended() != before.ended
+            || !is_current(&[])
             || from_disk.iter().any(|stored| !is_current(stored.labels()))
             || changing.generation() != before.generation;
         if is_outdated {

@@ -166,6 +166,11 @@ impl Changing<'_> {
         self.stripe.generation.load(Ordering::Acquire)
     }
 
+    /// Says that what waited for the disk is there now: who read the disk before has to look again.
+    pub(super) fn note_written(&self) {
+        self.stripe.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Puts the variants that fit in place of what is there; `complete`: the disk has no others.
     pub(super) fn replace(&self, key: &CacheKey, variants: &[Arc<StoredResponse>], complete: bool) {
         self.stripe.generation.fetch_add(1, Ordering::AcqRel);

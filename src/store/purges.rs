@@ -4,7 +4,8 @@
 //! purge selects its key, or when the log no longer reaches back so far. Invalidations of one key or label are no part of
 //! the log, for there may be any number: fixed tables of [`SLOTS`] slots have the last ones by the hashes of keys, and of
 //! labels. Who does not know yet what it is filed under counts as filed under everything (`labels_of`). Purges whose work
-//! on disk is not done yet are in force for whatever is read from disk meanwhile. Bounds: [`LOG_MAX`] purges,
+//! on disk is not done yet are in force for whatever is read from disk meanwhile; how many were done says whether what
+//! was read can be from before one that is no longer in force. Bounds: [`LOG_MAX`] purges,
 //! [`SELECTOR_JOBS_MAX`] in force.
 //!
 //! [`SELECTOR_JOBS_MAX`]: super::pending::SELECTOR_JOBS_MAX
@@ -74,6 +75,7 @@ pub(super) struct Entries {
     latest_of_labels: u64,
     hasher: RandomState,
     in_force: Vec<(u64, Matcher, Effect)>,
+    ended: u64,
 }
 
 /// The last invalidations of the keys that share a slot.
@@ -131,6 +133,12 @@ impl PurgeLog {
         entries.latest += 1;
         entries.note_labels(labels);
         self.latest.store(entries.latest, Ordering::Release);
+    }
+
+    /// Notes that marks were made on disk which lookups had to know of until now.
+    pub(super) fn note_ended(&self) {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.ended += 1;
     }
 
     /// Logs a purge that stays in force until its work on disk is done.
@@ -212,6 +220,11 @@ impl Entries {
         slot_of(self.hasher.hash_one(named))
     }
 
+    /// How many purges are no longer in force since their work on disk is done.
+    pub(super) fn ended(&self) -> u64 {
+        self.ended
+    }
+
     #[cfg(test)]
     pub(super) fn in_force_of(&self, key: &CacheKey) -> usize {
         let in_force = self.in_force.iter();
@@ -267,6 +280,7 @@ impl Default for Entries {
             latest_of_labels: 0,
             hasher: RandomState::default(),
             in_force: Vec::new(),
+            ended: 0,
         }
     }
 }
@@ -281,6 +295,7 @@ impl Drop for InForce {
         entries
             .in_force
             .retain(|(number, _, _)| *number != self.number);
+        entries.ended += 1;
     }
 }
 

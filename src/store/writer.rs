@@ -172,6 +172,10 @@ impl Inner {
         }
         match written {
             Ok(written) => {
+                // In this order: no lookup may miss what was written both on disk and in what waits.
+                for change in &work.batch.changes {
+                    self.memory.change(change.key.as_str()).note_written();
+                }
                 self.pending.finish(work, Outcome::Written);
                 self.note_on_disk(&written);
             }
@@ -228,7 +232,12 @@ impl Inner {
     /// Marks what is filed under labels; when that fails they are left, and tried again.
     fn carry_out_marks(&self, disk: &Disk, work: &mut Work) {
         match self.mark_on_disk(disk, &work.marks) {
-            Ok(()) => self.pending.forget_marks(&std::mem::take(&mut work.marks)),
+            Ok(()) if work.marks.is_empty() => {}
+            Ok(()) => {
+                // In this order: no lookup may miss the marks both on disk and in what waits.
+                self.purges.note_ended();
+                self.pending.forget_marks(&std::mem::take(&mut work.marks));
+            }
             Err(error) => {
                 let error = self.write_error(error);
                 tracing::warn!(%error, "Cannot mark stored responses on disk; lookups respect it.");

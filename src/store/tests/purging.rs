@@ -1,8 +1,8 @@
 //! Purges, invalidations and removals, against every tier and every fill that began before.
 
-use super::{Fixture, body, key};
+use super::{Fixture, body, key, tagged};
 use crate::{
-    policy::Mark,
+    policy::{CacheKey, Mark},
     store::{Published, PurgeKind, Selector, lookup::Merged, purges::Matcher, resource::Effect},
 };
 
@@ -363,6 +363,70 @@ async fn what_was_read_from_disk_before_a_new_response_does_not_replace_it() {
     let merged = inner.merge(&key, before, Ok(found)).unwrap();
     assert!(matches!(merged, Merged::Outdated));
     assert_eq!(fixture.body(&key).await.unwrap(), b"new");
+}
+
+// What waits was looked at after the disk only: a commit in between made it disappear from both.
+#[tokio::test]
+async fn what_was_read_from_disk_before_a_commit_is_not_taken_for_what_is_there_after_it() {
+    for earlier in [None, Some("old")] {
+        let fixture = Fixture::new().await;
+        let key = key(ALL[0]);
+        if let Some(body) = earlier {
+            fixture.publish(&key, body);
+            fixture.store.flush().await.unwrap();
+        }
+        fixture.publish(&key, "new");
+        fixture.store.inner.memory.clear();
+        assert!(is_outdated_by_commit(&fixture, &key).await, "{earlier:?}");
+        assert_eq!(fixture.body(&key).await.unwrap(), b"new");
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_from_disk_before_it_was_marked_there_does_not_come_back_without_its_mark() {
+    for of_group in [false, true] {
+        let fixture = Fixture::new().await;
+        let key = key(ALL[0]);
+        fixture.publish_head(&key, tagged(fixture.head(""), "", "g"), "body");
+        fixture.forget_memory().await;
+        if of_group {
+            let groups = [b"g"[..].into()];
+            let invalidated = fixture.store.invalidate_groups(&key, &groups).await;
+            invalidated.unwrap();
+        } else {
+            let marked = fixture.store.inner.mark(&key, Mark::Invalid).await;
+            marked.unwrap();
+        }
+        assert!(is_outdated_by_commit(&fixture, &key).await, "{of_group}");
+        assert_eq!(fixture.mark_of(&key).await, Some(Mark::Invalid));
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_from_disk_before_a_purge_was_done_there_does_not_come_back() {
+    for effect in [Effect::Remove, Effect::Mark(Mark::Stale)] {
+        let fixture = Fixture::new().await;
+        let key = key(ALL[0]);
+        fixture.publish(&key, "body");
+        fixture.forget_memory().await;
+        let inner = &fixture.store.inner;
+        let in_force = inner.purges.begin(Matcher::from(&url(ALL[0])), effect);
+        let before = inner.before(&key);
+        let found = inner.disk.as_ref().unwrap().find(&key).unwrap();
+        drop(in_force);
+        let merged = inner.merge(&key, before, Ok(found)).unwrap();
+        assert!(matches!(merged, Merged::Outdated), "{effect:?}");
+    }
+}
+
+/// Whether a lookup that reads the disk before everything that waits is written has to read it again.
+async fn is_outdated_by_commit(fixture: &Fixture, key: &CacheKey) -> bool {
+    let inner = &fixture.store.inner;
+    let before = inner.before(key);
+    let found = inner.disk.as_ref().unwrap().find(key).unwrap();
+    fixture.store.flush().await.unwrap();
+    let merged = inner.merge(key, before, Ok(found)).unwrap();
+    matches!(merged, Merged::Outdated)
 }
 
 #[tokio::test]
