@@ -68,7 +68,7 @@ reasons! {
     Partial = "partial",
     /// The body ended before its announced length, or with an error.
     Incomplete = "incomplete",
-    /// The body's end is marked by the close of the connection only, and the origin does not say how long it is fresh.
+    /// The body's end is marked by the close of the connection only, which may be a crash.
     CloseDelimited = "close-delimited",
     /// Larger than `storage.max_object`, or than what bodies in flight may hold.
     TooLarge = "too-large",

@@ -311,10 +311,6 @@ impl StoredHead {
     }
 
     /// Whether the origin itself says how long it is fresh.
-    ///
-    /// Its promise settles a doubt: a body that only the end of its connection delimits counts as complete when the
-    /// connection closes in order (RFC 9112 section 8), but a crash of the origin looks the same. Who says how long his
-    /// answer may be reused means it to be stored; without such a word the doubt stands, and storing is for nothing.
     pub fn has_explicit_freshness(&self, settings: &Settings) -> bool {
         self.terms.is_explicit(settings.kind)
     }

@@ -4,9 +4,11 @@
 //! copies the body for its readers; the store has the whole body before the readers see its end, so whoever asks next
 //! gets a hit.
 //!
-//! A body that only the close of its connection delimits is stored if the origin gives it explicit freshness, the close
-//! was in order, and it is neither empty nor shorter than a stored one with the same strong validator; such a shorter
-//! one has broken off, for its readers too. Everything else of that kind is handed on and not stored.
+//! A body that only the close of its connection delimits is handed on and not stored, because a crash of the origin looks
+//! the same. The one exception: its head names a transfer coding other than chunked, so that the origin could not have
+//! said the length (RFC 9112 section 6.3), and gives it explicit freshness. It is stored then if the close was in order
+//! and it is neither empty nor shorter than a stored one with the same strong validator; such a shorter one has broken
+//! off, for its readers too.
 
 use std::{
     sync::{
@@ -467,8 +469,7 @@ async fn store(
     response: Response<ResponseBody>,
 ) {
     let until_close = response.body().is_close_delimited();
-    // A part that ends with its connection may be any part of what it claims.
-    if until_close && (head.is_part() || !head.has_explicit_freshness(settings)) {
+    if until_close && !may_end_by_close(&head, response.body(), settings) {
         return hand_over(fill, response, Reason::CloseDelimited);
     }
     let length = http_body::Body::size_hint(response.body()).exact();
@@ -503,6 +504,12 @@ async fn store(
     finish(gateway, fill, plan, settings, &head, end).await;
 }
 
+/// Whether the close of its connection may be the end of a body that is stored. A part that ends so may be any part of
+/// what it claims.
+fn may_end_by_close(head: &StoredHead, body: &ResponseBody, settings: &Settings) -> bool {
+    body.is_transfer_coded() && !head.is_part() && head.has_explicit_freshness(settings)
+}
+
 /// Publishes a body that was copied to its end, and lets its readers see that.
 pub(super) async fn finish(
     gateway: &Gateway,
@@ -530,7 +537,8 @@ pub(super) async fn finish(
 /// How long a body under `head` is at least: as long as the stored one, if they are the same.
 fn least_bytes(plan: &Plan, head: &StoredHead) -> u64 {
     let same = |stored: &&Arc<StoredResponse>| head.has_strong_tag_of(&stored.head);
-    let stored = plan.stored.as_ref().filter(same);
+    let own = plan.stored.as_ref().filter(|_| plan.is_validation);
+    let stored = own.filter(same);
     stored.map_or(0, |stored| stored.body.len())
 }
 

@@ -28,6 +28,7 @@ pub struct ResponseBody {
     permit: Option<Permit>,
     stall: Option<StallTimer>,
     close_delimited: bool,
+    transfer_coded: bool,
 }
 
 /// Runs only while the reader waits: a slow reader is not the origin's fault.
@@ -50,6 +51,7 @@ impl ResponseBody {
         let permit = (!inner.is_end_stream()).then_some(permit);
         Self {
             close_delimited: has_body && !is_delimited(headers),
+            transfer_coded: headers.contains_key(header::TRANSFER_ENCODING),
             stall: (!is_event_stream(headers)).then(StallTimer::new),
             inner: Some(inner),
             permit,
@@ -59,6 +61,11 @@ impl ResponseBody {
     /// Whether the end of this body is marked by the close of the connection only.
     pub fn is_close_delimited(&self) -> bool {
         self.close_delimited
+    }
+
+    /// Whether its head names a transfer coding.
+    pub fn is_transfer_coded(&self) -> bool {
+        self.transfer_coded
     }
 
     fn close(&mut self) {

@@ -258,11 +258,8 @@ impl Reply {
     }
 
     /// Exactly these bytes, then the connection's end.
-    pub(crate) fn raw(bytes: &'static str) -> Self {
-        Self::script([
-            Step::Send(Bytes::from_static(bytes.as_bytes())),
-            Step::Close,
-        ])
+    pub(crate) fn raw(bytes: impl Into<Bytes>) -> Self {
+        Self::script([Step::Send(bytes.into()), Step::Close])
     }
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
