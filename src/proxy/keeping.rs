@@ -121,7 +121,7 @@ impl<'a> Keeping<'a> {
         mut self,
         body: ResponseBody,
     ) -> Result<(Whole, Option<HeaderMap>), CopyError> {
-        let (_, trailers) = self.append(body).await?;
+        let (_, trailers) = self.append(body, u64::MAX).await?;
         let whole = self.growing.whole().map_or(Whole::PassedOn, Whole::Kept);
         Ok((whole, trailers))
     }
@@ -135,7 +135,7 @@ impl<'a> Keeping<'a> {
         after: impl Stream<Item = Result<Bytes, StoreError>>,
     ) -> Result<(Whole, Option<HeaderMap>), CopyError> {
         self.append_stored(before).await?;
-        let (bytes, _) = self.append(rest).await?;
+        let (bytes, _) = self.append(rest, rest_bytes).await?;
         if bytes != rest_bytes {
             return Err(CopyError::Length);
         }
@@ -158,10 +158,11 @@ impl<'a> Keeping<'a> {
         Ok(())
     }
 
-    /// Copies what comes from an origin: how many bytes, and the trailers.
+    /// Copies what comes from an origin, at most so much: how many bytes, and the trailers.
     async fn append(
         &mut self,
         mut body: ResponseBody,
+        bytes_max: u64,
     ) -> Result<(u64, Option<HeaderMap>), CopyError> {
         let (mut bytes, mut kept, mut trailers) = (0, true, None);
         loop {
@@ -186,6 +187,10 @@ impl<'a> Keeping<'a> {
                 }
             };
             bytes += data.len() as u64;
+            if bytes > bytes_max {
+                // Its readers would take the rest for what comes after it.
+                return Err(CopyError::Length);
+            }
             if kept && self.take(data.len() as u64).is_err() {
                 kept = false;
                 self.growing.become_window();

@@ -220,7 +220,11 @@ fn same_variant(
 ) -> Vec<Arc<StoredResponse>> {
     let mut known = match gateway.store.peek(key.as_str()) {
         Some(resource) => resource.variants.clone(),
-        None => plan.stored.iter().chain(&plan.part).cloned().collect(),
+        // What only stands in, for want of one under this key, says nothing about it.
+        None => {
+            let own = plan.stored.iter().filter(|_| plan.is_validation);
+            own.chain(&plan.part).cloned().collect()
+        }
     };
     known.retain(|stored| stored.head.variant == head.variant);
     known.sort_by_key(|stored| stored.head.is_part());

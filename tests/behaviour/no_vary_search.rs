@@ -192,3 +192,44 @@ async fn a_client_that_insists_is_not_answered_from_another_uri() {
     let request = Request::get(&origin.url("/a?id=1&utm=y")).header("Cache-Control", "no-cache");
     assert_eq!(gateway.client.ask(request).await.text(), "1 by y");
 }
+
+/// Once what stood in for want of a response of its own was taken for one: its bytes were joined with those of the other
+/// URI, which are under another key because they may be others.
+#[tokio::test]
+async fn what_stands_in_is_never_joined_with_what_comes() {
+    let gateway = Gateway::start("").await;
+    let origin = Origin::start().await;
+    for (utm, body) in [("x", "XXXXXXXXXX"), ("y", "yyyyyyyyyy")] {
+        origin.on_each(&format!("/a?utm={utm}"), move |seen, _| {
+            let (place, body) = match seen.header("range") {
+                Some("bytes=0-4") => ("bytes 0-4/10", &body[..5]),
+                Some(_) => ("bytes 5-9/10", &body[5..]),
+                None => ("", body),
+            };
+            let status = if place.is_empty() { 200 } else { 206 };
+            let reply = Reply::new(status, body).etag("\"v\"");
+            let reply = reply
+                .cache_control("max-age=60")
+                .header("No-Vary-Search", FIELD);
+            if place.is_empty() {
+                reply
+            } else {
+                reply.header("Content-Range", place)
+            }
+        });
+    }
+    let ask = async |utm: &str, range: &str| {
+        let request = Request::get(&origin.url(&format!("/a?utm={utm}")));
+        let request = request.header("Cache-Control", "no-cache");
+        gateway.client.ask(request.header("Range", range)).await
+    };
+    for range in ["bytes=0-4", "bytes=5-9"] {
+        for (utm, expected) in [("x", "XXXXX"), ("y", "yyyyy")] {
+            assert_eq!(ask(utm, range).await.text(), expected, "{utm} {range}");
+        }
+    }
+    for (utm, expected) in [("y", "yyyyyyyyyy"), ("x", "XXXXXXXXXX")] {
+        let url = origin.url(&format!("/a?utm={utm}"));
+        assert_eq!(gateway.client.get(&url).await.text(), expected);
+    }
+}

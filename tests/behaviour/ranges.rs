@@ -762,3 +762,61 @@ async fn an_answer_to_one_range_or_condition_is_not_the_answer_to_everybody() {
         assert_eq!(gateway.client.get(&url).await.text(), "whole");
     }
 }
+
+#[tokio::test]
+async fn a_rest_that_is_longer_than_it_says_breaks_off_before_its_readers_take_it_for_more() {
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    let cue = Cue::new();
+    let hold = cue.clone();
+    origin.on_each("/a", move |seen, _| {
+        let part = |place: &str, body: &'static str| {
+            let reply = Reply::new(206, body).cache_control(TERMS).chunked();
+            reply.header("ETag", "\"1\"").header("Content-Range", place)
+        };
+        match seen.header("range") {
+            Some("bytes=5-9") => part("bytes 5-9/10", "56789"),
+            Some(_) => part("bytes 0-4/10", "01234XXXXX").dripped(2, &hold),
+            None => Reply::ok("0123456789"),
+        }
+    });
+    let url = origin.url("/a");
+    gateway.client.ask(ranged(&url, "5-9")).await;
+    let mut client = gateway.client.connect().await;
+    client.send_request(&Request::get(&url)).await;
+    let head = client.head().await;
+    client.first_byte().await;
+    cue.open();
+    let whole = client.rest_of(head, "GET").await;
+    assert!(!whole.is_complete, "{}", whole.text());
+    assert_eq!(origin.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_few_bytes_more_are_not_worth_the_copy_of_many() {
+    let body = noise(10_000);
+    // Too small for a fill of the whole that nobody asked for.
+    let config = "[storage]\nmax_object = \"100KiB\"";
+    let (origin, gateway, url) = serving(&body, config).await;
+    gateway.client.ask(ranged(&url, "0-7999")).await;
+    for (range, is_kept) in [
+        ("8000-8000", false),
+        ("8000-8998", false),
+        ("8000-8999", true),
+        ("9000-9999", true),
+    ] {
+        let first = gateway.client.ask(ranged(&url, range)).await;
+        assert_eq!(first.status, 206, "{range}");
+        let again = gateway.client.ask(ranged(&url, range)).await;
+        assert_eq!(again.says("hit"), is_kept, "{range}");
+        assert_eq!(digest(&first.body), digest(&again.body), "{range}");
+    }
+    let whole = gateway.client.get(&url).await;
+    whole.assert_says(&["hit"]);
+    assert_eq!(digest(&whole.body), digest(&body));
+    assert!(
+        origin
+            .seen()
+            .iter()
+            .all(|seen| seen.header("range").is_some())
+    );
+}

@@ -22,12 +22,16 @@ const OF_ONE_ANSWER: [HeaderName; 2] = [
     HeaderName::from_static("content-md5"),
 ];
 
+/// A part that is not the whole yet grows by this share of itself at least, or not at all: joining copies all of it, so a
+/// client that asks for one byte after another would have it copied, and written, for every byte.
+const GROWTH_MIN: u64 = 8;
+
 /// What a stored response and a newer one are together.
 #[derive(Clone, Debug)]
 pub enum Combined {
     /// Nothing: the newer one takes the older one's place.
     Apart,
-    /// The stored bytes stand, under this head: the new ones are among them, or fewer and elsewhere.
+    /// The stored bytes stand, under this head: the new ones are among them, or too few to matter.
     Stands(Box<StoredHead>),
     /// One run of bytes under this head: the stored ones of `before`, the new ones, the stored ones of `after`.
     Joined {
@@ -42,8 +46,8 @@ pub enum Combined {
 
 /// Combines a stored response, complete or a part, with a newer part; each with the length of its body.
 ///
-/// Only one run of bytes is kept, so of two that do not touch the longer one is worth more. Being of the same
-/// representation it is as new as the newer one.
+/// Only one run of bytes is kept, so of two that do not touch the longer one is worth more, and a few bytes more are not
+/// worth the copy of many. Being of the same representation the stored ones are as new as the newer ones.
 pub fn combine(
     (stored, stored_bytes): (&StoredHead, u64),
     (new, new_bytes): (&StoredHead, u64),
@@ -61,14 +65,21 @@ pub fn combine(
     let complete = old.complete.or(extent.complete);
     let covers = old.first <= extent.first && extent.end <= old.end;
     let touches = old.first <= extent.end && extent.first <= old.end;
-    if covers || (!touches && extent.claimed_bytes() < old.claimed_bytes()) {
+    let both = old.first.min(extent.first)..old.end.max(extent.end);
+    let is_worth_it = if touches {
+        let adds_bytes = (both.end - both.start) - old.claimed_bytes();
+        Extent::exactly(both.clone(), complete).is_whole()
+            || adds_bytes >= old.claimed_bytes() / GROWTH_MIN
+    } else {
+        extent.claimed_bytes() >= old.claimed_bytes()
+    };
+    if covers || !is_worth_it {
         let head = head_of(stored, new, &Extent { complete, ..old }, settings);
         return Combined::Stands(Box::new(whole_if_complete(head, stored_bytes)));
     }
     if !touches {
         return Combined::Apart;
     }
-    let both = old.first.min(extent.first)..old.end.max(extent.end);
     let both_bytes = both.end - both.start;
     let head = head_of(stored, new, &Extent::exactly(both, complete), settings);
     Combined::Joined {
