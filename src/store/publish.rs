@@ -12,7 +12,7 @@ use super::{
     purges::Matcher,
     resource::{Effect, Resource, StoredBody, StoredResponse, VARIANTS_MAX},
 };
-use crate::policy::{CacheKey, Mark, StoredHead};
+use crate::policy::{CacheKey, Mark, StoredHead, Timestamp};
 
 impl Inner {
     pub(super) fn publish(
@@ -76,8 +76,9 @@ impl Inner {
         let changing = self.memory.change(key.as_str());
         let resource = self.memory.get(key.as_str());
         let known = self.known_variants(key, resource.as_deref());
-        if freshened.is_some_and(|old| is_superseded(old, &known)) {
-            // What replaced it in the meantime is newer than a new head for the old body.
+        // What took the place of the freshened one meanwhile is newer than a new head for the old body; and of two fills
+        // the one that was answered last has the newer response, whichever ends first.
+        if is_superseded(freshened.unwrap_or(&stored), &known, self.clock.now()) {
             return Published::Stored;
         }
         let place = self.place_for(&stored);
@@ -259,10 +260,12 @@ pub(super) fn apply_to_memory(
     });
 }
 
-/// Whether something else than `old`, and newer, is stored under its name.
-fn is_superseded(old: &StoredResponse, known: &[Arc<StoredResponse>]) -> bool {
+/// Whether something newer than `old` is stored under its name. What is of the future says only that the clock was
+/// stepped back, and holds nothing off.
+fn is_superseded(old: &StoredResponse, known: &[Arc<StoredResponse>], now: Timestamp) -> bool {
     known.iter().any(|variant| {
-        variant.id() == old.id() && variant.head.response_time > old.head.response_time
+        let time = variant.head.response_time;
+        variant.id() == old.id() && old.head.response_time < time && time <= now
     })
 }
 

@@ -238,3 +238,31 @@ async fn settle(gateway: &Gateway, origin: &Origin) {
         gateway.client.get(&origin.url("/settle")).await;
     }
 }
+
+/// Once the fill that ended last decided, and an old version came back for as long as it was fresh.
+#[tokio::test]
+async fn an_older_answer_that_ends_later_does_not_replace_a_newer_one() {
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    let cue = Cue::new();
+    let hold = cue.clone();
+    origin.on_each("/a", move |_, nth| {
+        let reply = Reply::ok(format!("version {nth}")).cache_control("max-age=300");
+        if nth == 0 {
+            reply.dripped(2, &hold)
+        } else {
+            reply
+        }
+    });
+    let url = origin.url("/a");
+    let anew = || Request::get(&url).header("Cache-Control", "no-cache");
+    let mut slow = gateway.client.connect().await;
+    slow.send_request(&anew()).await;
+    let head = slow.head().await;
+    gateway.clock.step_secs(5);
+    assert_eq!(gateway.client.ask(anew()).await.text(), "version 1");
+    cue.open();
+    assert_eq!(slow.rest_of(head, "GET").await.text(), "version 0");
+    let answer = gateway.client.get(&url).await;
+    assert_eq!(answer.text(), "version 1");
+    answer.assert_says(&["hit"]);
+}

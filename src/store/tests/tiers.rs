@@ -415,3 +415,22 @@ async fn a_lookup_of_many_at_once_gives_each_the_same_answer() {
         assert_eq!(lookup.await.unwrap().unwrap(), body(200_000));
     }
 }
+
+#[tokio::test]
+async fn the_newer_of_two_responses_stays_whichever_comes_last_unless_it_is_of_the_future() {
+    let fixture = Fixture::new().await;
+    let target = key("http://a.example/");
+    let older = fixture.head("");
+    fixture.clock.step_secs(5);
+    let newer = fixture.head("");
+    fixture.publish_head(&target, newer, "newer");
+    assert_eq!(
+        fixture.publish_head(&target, older.clone(), "older"),
+        Published::Stored
+    );
+    assert_eq!(fixture.body(&target).await.unwrap(), b"newer");
+    // The clock is set back: what was stored before must not hold off all that comes.
+    fixture.clock.step_secs(-5);
+    fixture.publish_head(&target, older, "older");
+    assert_eq!(fixture.body(&target).await.unwrap(), b"older");
+}
