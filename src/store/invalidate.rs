@@ -41,7 +41,8 @@ impl Inner {
     /// Marks what is filed under one of `labels`: in memory, and in what waits for the disk, when this returns.
     async fn mark_labelled(self: &Arc<Self>, labels: Labels, mark: Mark) -> Result<(), StoreError> {
         self.purges.invalidate_labelled(&labels);
-        // Before the keys are looked for: what a lookup promotes meanwhile is marked there, or found here.
+        // What waits for the disk is marked with it. Before the keys are looked for: what a lookup promotes meanwhile is
+        // marked there, or found here.
         if self.disk.is_some() && !self.pending.mark_labelled(&labels, mark) {
             self.distrust_disk(mark);
         }
@@ -69,7 +70,6 @@ impl Inner {
             let changing = self.memory.change(key.as_str());
             let is_labelled = |stored: &StoredResponse| stored.is_labelled(labels);
             apply_to_memory(&changing, key, Effect::Mark(mark), is_labelled);
-            self.pending.mark_waiting(key, labels, mark);
         }
     }
 }

@@ -179,10 +179,16 @@ impl Pending {
         })
     }
 
-    /// Has everything on disk that is filed under one of `labels` marked. `false`: there is no room.
+    /// Marks what waits and is filed under one of `labels`, and has what is on disk marked. `false`: there is no room for
+    /// the latter.
     #[must_use]
     pub(super) fn mark_labelled(&self, labels: &[Label], mark: Mark) -> bool {
         let mut state = self.state();
+        // In one step with what is asked of the disk, where the writer would else put an older state after it.
+        for waiting in state.keys.values_mut() {
+            let is_labelled = |put: &StoredResponse| put.is_labelled(labels);
+            apply(&mut waiting.puts, Effect::Mark(mark), is_labelled);
+        }
         if !state.marks.has_room(labels) {
             return false;
         }
@@ -202,14 +208,6 @@ impl Pending {
             return Mark::None;
         }
         self.state().marks.of(labels)
-    }
-
-    /// Marks what waits for `key` and is filed under one of `labels`.
-    pub(super) fn mark_waiting(&self, key: &CacheKey, labels: &[Label], mark: Mark) {
-        if let Some(waiting) = self.state().keys.get_mut(key) {
-            let is_labelled = |put: &StoredResponse| put.is_labelled(labels);
-            apply(&mut waiting.puts, Effect::Mark(mark), is_labelled);
-        }
     }
 
     /// Forgets marks that are done on disk, unless they were asked for again meanwhile.

@@ -398,6 +398,24 @@ async fn neither_a_purge_nor_an_invalidation_is_undone_by_a_crash() {
     }
 }
 
+/// Once what waited was marked only after the disk had been asked to mark what it has: a batch that the writer took in
+/// between put the unmarked response there afterwards, and it came back fresh.
+#[tokio::test]
+async fn what_the_writer_takes_in_the_moment_of_an_invalidation_is_marked_on_disk() {
+    let fixture = Fixture::new().await;
+    let target = key("http://a.example/1");
+    fixture.publish_head(&target, tagged(fixture.head(""), "", "g"), "body");
+    let inner = fixture.store.inner.clone();
+    let group = [Label::group("http://a.example", b"g")];
+    inner.purges.invalidate_labelled(&group);
+    assert!(inner.pending.mark_labelled(&group, Mark::Invalid));
+    fixture.store.flush().await.unwrap();
+    fixture.forget_memory().await;
+    assert_eq!(fixture.mark_of(&target).await, Some(Mark::Invalid));
+    let fixture = fixture.reopen().await;
+    assert_eq!(fixture.mark_of(&target).await, Some(Mark::Invalid));
+}
+
 #[tokio::test]
 async fn paths_are_invalidated_wherever_the_responses_are() {
     for pattern in ["/*", "/2"] {
