@@ -27,25 +27,29 @@ impl Inner {
             .map(|group| Label::group(origin, group))
             .collect();
         labels.push(Label::every_group(origin));
-        self.mark_labelled(labels, Mark::Invalid).await
+        self.mark_labelled(labels, Some(Label::some_group(origin)), Mark::Invalid)
+            .await
     }
 
     pub(super) async fn invalidate_paths(
         self: &Arc<Self>,
         paths: &[Paths],
     ) -> Result<(), StoreError> {
-        self.mark_labelled(paths.iter().map(Paths::label).collect(), Mark::Invalid)
-            .await
+        let labels = paths.iter().map(Paths::label).collect();
+        self.mark_labelled(labels, None, Mark::Invalid).await
     }
 
-    /// Marks what is filed under one of `labels`: in memory, and in what waits for the disk, when this returns.
-    async fn mark_labelled(self: &Arc<Self>, labels: Labels, mark: Mark) -> Result<(), StoreError> {
-        self.purges.invalidate_labelled(&labels);
+    /// Marks what is filed under one of `labels`, or where so many wait already, under the wider one: in memory, and in what
+    /// waits for the disk, when this returns.
+    async fn mark_labelled(
+        self: &Arc<Self>,
+        labels: Labels,
+        wider: Option<Label>,
+        mark: Mark,
+    ) -> Result<(), StoreError> {
         // What waits for the disk is marked with it. Before the keys are looked for: what a lookup promotes meanwhile is
         // marked there, or found here.
-        if self.disk.is_some() && !self.pending.mark_labelled(&labels, mark) {
-            self.distrust_disk(mark);
-        }
+        let labels = self.announce(labels, wider, mark);
         let keys: Vec<_> = labels
             .iter()
             .flat_map(|label| self.labels.keys(label))
@@ -63,6 +67,22 @@ impl Inner {
             return Err(StoreError::Unavailable);
         }
         Ok(())
+    }
+
+    /// Refuses the fills under way and has the disk marked; returns the labels for which that is done.
+    fn announce(&self, labels: Labels, wider: Option<Label>, mark: Mark) -> Labels {
+        self.purges.invalidate_labelled(&labels);
+        if self.disk.is_none() || self.pending.mark_labelled(&labels, mark) {
+            return labels;
+        }
+        match wider {
+            // Of this origin alone: what one asks for too often is no other one's loss.
+            Some(wider) => self.announce([wider].into_iter().collect(), None, mark),
+            None => {
+                self.distrust_disk(mark);
+                labels
+            }
+        }
     }
 
     fn mark_keys(&self, keys: &[CacheKey], labels: &[Label], mark: Mark) {

@@ -34,6 +34,8 @@ const TAG: u8 = b't';
 const EVERY_TAG: u8 = b'T';
 const GROUP: u8 = b'g';
 const EVERY_GROUP: u8 = b'G';
+/// Of what is in any group at all.
+const SOME_GROUP: u8 = b's';
 /// Of what answers other queries too; see [`Label::search`].
 const SEARCH: u8 = b'q';
 /// In memory only: on disk what it selects is found by key.
@@ -88,6 +90,11 @@ impl Label {
         Self::of(EVERY_GROUP, &[origin.as_bytes()])
     }
 
+    /// Of a response that is in any group of its origin: what is invalidated where there is no telling of which.
+    pub(super) fn some_group(origin: &str) -> Self {
+        Self::of(SOME_GROUP, &[origin.as_bytes()])
+    }
+
     /// What a response stored under a path (a key without its query) is, among those of the same `variation`, for a query:
     /// two queries between which no difference matters have the same label.
     pub(super) fn search(path: &str, variation: &SearchVariation, query: &str) -> Self {
@@ -132,6 +139,11 @@ impl Label {
         Self(text.into())
     }
 
+    /// Whether it is of what an origin, or the configuration, has one of, and not of names as many as somebody thinks up.
+    pub(super) fn is_wide(&self) -> bool {
+        matches!(self.0.first(), Some(&(SOME_GROUP | PATHS)))
+    }
+
     /// Where its rows in the `tags` table begin.
     pub(super) fn row_prefix(&self) -> Vec<u8> {
         let mut prefix = Vec::with_capacity(self.0.len() + 1 + RECORD_ID_BYTES);
@@ -150,9 +162,10 @@ impl fmt::Debug for Label {
 /// The labels under which a response with these terms is filed on disk. Without any, as while a fill has no answer: what it may
 /// come to have, which is everything.
 pub(super) fn labels_of(key: &CacheKey, terms: Option<&Terms>) -> Labels {
+    let origin = key.origin();
     let Some(terms) = terms else {
-        let every = [Label::every_tag(), Label::every_group(key.origin())];
-        return every.into_iter().collect();
+        let [every, some] = [Label::every_group(origin), Label::some_group(origin)];
+        return [Label::every_tag(), every, some].into_iter().collect();
     };
     let tags = &terms.tags;
     let mut labels = Labels::new();
@@ -165,11 +178,11 @@ pub(super) fn labels_of(key: &CacheKey, terms: Option<&Terms>) -> Labels {
         labels.push(Label::search(path, variation, query));
     }
     match &tags.groups {
-        Names::Every => labels.push(Label::every_group(key.origin())),
-        Names::Listed(names) => {
-            let origin = key.origin();
-            labels.extend(names.iter().map(|name| Label::group(origin, name)));
-        }
+        Names::Every => labels.push(Label::every_group(origin)),
+        Names::Listed(names) => labels.extend(names.iter().map(|name| Label::group(origin, name))),
+    }
+    if tags.groups != Names::default() {
+        labels.push(Label::some_group(origin));
     }
     labels
 }
@@ -345,6 +358,8 @@ mod tests {
             Label::group("http://ab", b""),
             Label::group("http://a", b""),
             Label::every_group("http://a"),
+            Label::some_group("http://a"),
+            Label::some_group("http://ab"),
             Label::every_tag(),
         ];
         for one in &all {

@@ -1,6 +1,7 @@
 //! Marks for everything on disk that is filed under a label: in force for lookups until the writer has carried them out.
 //!
-//! Bound: [`LABELS_MAX`] labels. One that comes again before it is done takes no more room.
+//! Bounds: [`NAMED_MAX`] labels of names, and apart from these [`WIDE_MAX`] wide ones, of a whole origin or of paths: whoever
+//! has no room for names can say more with one of those. One that comes again before it is done takes no more room.
 
 use std::collections::HashMap;
 
@@ -9,13 +10,18 @@ use crate::{
     store::{labels::Label, resource::stronger},
 };
 
-/// Each costs a look at the disk.
-const LABELS_MAX: usize = 4_096;
+/// Each costs a look at the disk. One origin can fill it with some tens of answers.
+const NAMED_MAX: usize = 4_096;
+
+/// More origins than are busy invalidating within one interval of the writer.
+const WIDE_MAX: usize = 4_096;
 
 /// See the module documentation.
 #[derive(Default)]
 pub(super) struct LabelMarks {
     marks: HashMap<Label, LabelMark>,
+    /// How many of them are wide.
+    wide: usize,
 }
 
 /// A mark for what is filed under one label.
@@ -31,7 +37,9 @@ impl LabelMarks {
         let new = labels
             .iter()
             .filter(|label| !self.marks.contains_key(*label));
-        self.marks.len() + new.count() <= LABELS_MAX
+        let (wide, named): (Vec<_>, Vec<_>) = new.partition(|label| label.is_wide());
+        self.wide + wide.len() <= WIDE_MAX
+            && self.marks.len() - self.wide + named.len() <= NAMED_MAX
     }
 
     /// Asks for `mark` under each of `labels`; `number` is that of the change.
@@ -39,7 +47,8 @@ impl LabelMarks {
         for label in labels {
             let known = self.marks.get(label).map_or(Mark::None, |known| known.mark);
             let mark = stronger(known, mark);
-            self.marks.insert(label.clone(), LabelMark { mark, number });
+            let before = self.marks.insert(label.clone(), LabelMark { mark, number });
+            self.wide += usize::from(label.is_wide() && before.is_none());
         }
     }
 
@@ -59,6 +68,7 @@ impl LabelMarks {
         for (label, mark) in done {
             if self.marks.get(label) == Some(mark) {
                 self.marks.remove(label);
+                self.wide -= usize::from(label.is_wide());
             }
         }
     }
@@ -70,7 +80,7 @@ impl LabelMarks {
 
 #[cfg(test)]
 mod tests {
-    use super::{LABELS_MAX, LabelMarks};
+    use super::{LabelMarks, NAMED_MAX, WIDE_MAX};
     use crate::{policy::Mark, store::labels::Label};
 
     fn label(number: usize) -> Label {
@@ -95,10 +105,30 @@ mod tests {
     #[test]
     fn labels_have_a_bound_that_those_known_do_not_reach() {
         let mut marks = LabelMarks::default();
-        let all: Vec<_> = (0..LABELS_MAX).map(label).collect();
+        let all: Vec<_> = (0..NAMED_MAX).map(label).collect();
         assert!(marks.has_room(&all));
         marks.ask(&all, Mark::Invalid, 1);
         assert!(marks.has_room(&all));
-        assert!(!marks.has_room(&[label(LABELS_MAX)]));
+        assert!(!marks.has_room(&[label(NAMED_MAX)]));
+    }
+
+    #[test]
+    fn names_leave_room_for_wide_labels_and_these_for_names() {
+        let wide = |number: usize| Label::some_group(&number.to_string());
+        let mut marks = LabelMarks::default();
+        let names: Vec<_> = (0..NAMED_MAX).map(label).collect();
+        let origins: Vec<_> = (0..WIDE_MAX).map(wide).collect();
+        marks.ask(&names, Mark::Invalid, 1);
+        assert!(marks.has_room(&origins));
+        assert!(marks.has_room(&[Label::paths("http://a", "/**")]));
+        for number in [2, 3] {
+            marks.ask(&origins, Mark::Invalid, number);
+            assert!(marks.has_room(&origins));
+            assert!(!marks.has_room(&[wide(WIDE_MAX)]));
+        }
+        marks.forget(&marks.all());
+        marks.ask(&origins, Mark::Invalid, 4);
+        assert!(marks.has_room(&names));
+        assert!(!marks.has_room(&[wide(WIDE_MAX)]));
     }
 }

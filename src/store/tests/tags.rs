@@ -241,6 +241,45 @@ async fn an_invalidation_holds_for_lookups_while_its_work_on_disk_is_still_to_be
     assert_eq!(fixture.mark_of(&target).await, Some(Mark::Invalid));
 }
 
+/// Any origin may name as many groups as it likes, and once made everything on disk unusable.
+#[tokio::test(start_paused = true)]
+async fn more_invalidations_of_one_origin_than_can_wait_are_no_other_ones_loss() {
+    for place in EVERYWHERE {
+        let fixture = Fixture::new().await;
+        let paths = Paths::new("http", "a.example:81", "/*");
+        fixture.store.watch(vec![paths.clone()]);
+        let many: Vec<_> = (0..200).map(|number| format!("group{number}")).collect();
+        for (text, groups) in ALL.into_iter().zip(["last", &many.join(" "), "", "g", "g"]) {
+            let head = tagged(fixture.head(""), "", groups);
+            fixture.publish_head(&key(text), head, body(100));
+        }
+        place.put(&fixture).await;
+        for answer in 0..33 {
+            let name = |number| format!("{answer} {number}").into_bytes().into();
+            let groups: Vec<_> = (0..128).map(name).collect();
+            let invalidated = fixture.store.invalidate_groups(&key(ALL[0]), &groups).await;
+            invalidated.unwrap();
+        }
+        let ticket = fixture.store.ticket();
+        invalidate(&fixture.store, ALL[0], "last").await;
+        let (target, unknown) = (key(ALL[0]), None);
+        let head = tagged(fixture.head(""), "", "last");
+        let store = &fixture.store;
+        assert!(!store.is_current(ticket, &target, Some(&head)), "{place:?}");
+        assert!(!store.is_current(ticket, &target, unknown), "{place:?}");
+        let (invalid, fresh) = (Some(Mark::Invalid), Some(Mark::None));
+        let expected = [invalid, invalid, fresh, fresh, fresh];
+        assert_eq!(marks(&fixture).await, expected, "{place:?}");
+        let invalidated = fixture.store.invalidate_paths(&[paths]).await;
+        invalidated.unwrap();
+        let expected = [invalid, invalid, fresh, fresh, invalid];
+        assert_eq!(marks(&fixture).await, expected, "{place:?}");
+        fixture.forget_memory().await;
+        assert_eq!(marks(&fixture).await, expected, "{place:?}");
+        assert_eq!(marks(&fixture.reopen().await).await, expected, "{place:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn more_invalidations_than_can_wait_distrust_the_disk_instead_of_being_forgotten() {
     let fixture = Fixture::new().await;
@@ -248,8 +287,9 @@ async fn more_invalidations_than_can_wait_distrust_the_disk_instead_of_being_for
     fixture.publish_head(&target, tagged(fixture.head(""), "", "last"), "body");
     fixture.publish(&other, "body");
     fixture.forget_memory().await;
-    for number in 0..5_000 {
-        invalidate(&fixture.store, ALL[0], &number.to_string()).await;
+    // Of so many origins that neither names nor origins can be told any more.
+    for number in 0..7_000 {
+        invalidate(&fixture.store, &format!("http://{number}.example/"), "g").await;
     }
     invalidate(&fixture.store, ALL[0], "last").await;
     assert_eq!(fixture.mark_of(&target).await, Some(Mark::Invalid));
@@ -310,7 +350,11 @@ async fn tags_count_against_the_budget_of_the_disk_and_go_with_their_response() 
         "body",
     );
     fixture.store.flush().await.unwrap();
-    assert_eq!(disk.tag_rows(), 101);
+    assert_eq!(
+        disk.tag_rows(),
+        102,
+        "the tags, the group, and that it has one"
+    );
     assert!(disk.bytes() > plain + 100 * 40, "{} {plain}", disk.bytes());
     let stored = fixture.lookup(&key(ALL[0])).await.unwrap().variants[0].clone();
     let ticket = fixture.store.ticket();
