@@ -5,7 +5,7 @@ use http::{
     header::{CONTENT_LOCATION, LOCATION},
 };
 
-use super::{CacheKey, QueryRules, tags::invalidated_groups};
+use super::{CacheKey, Names, QueryRules, tags::invalidated_groups};
 
 /// The keys to invalidate: the target, and same-origin `Location` and `Content-Location`.
 pub type InvalidationTargets = smallvec::SmallVec<[CacheKey; 3]>;
@@ -49,11 +49,11 @@ pub fn invalidates_groups(
     method: &Method,
     status: StatusCode,
     response_headers: &HeaderMap,
-) -> Vec<Box<[u8]>> {
+) -> Names {
     if may_have_changed(method, status) {
         invalidated_groups(response_headers)
     } else {
-        Vec::new()
+        Names::default()
     }
 }
 

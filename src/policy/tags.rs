@@ -2,7 +2,8 @@
 //!
 //! Read once, when a response is stored or freshened. Names are bytes and compared as such. Bounds: [`NAMES_MAX`] tags and
 //! as many groups of a response, [`NAME_BYTES_MAX`] bytes each. A response with more of either, or with a longer one,
-//! counts as one with *every* tag or group: a purge may then hit more than it means, and never less.
+//! counts as one with *every* tag or group, and what invalidates so many groups, or such a one, invalidates *every* group:
+//! either may then hit more than it means, and never less.
 
 use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
@@ -55,9 +56,7 @@ impl Tags {
                 }
             }
         }
-        let mut groups = Names::default();
-        let listed = strings(headers, &CACHE_GROUPS).unwrap_or_default();
-        groups.extend(listed.iter().map(String::as_bytes));
+        let groups = groups(headers, &CACHE_GROUPS);
         Self { tags, groups }
     }
 }
@@ -69,6 +68,11 @@ impl Names {
             Self::Listed(names) => names.iter().any(|own| **own == *name),
             Self::Every => true,
         }
+    }
+
+    /// Whether it has no name at all.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Listed(names) if names.is_empty())
     }
 
     /// The names, where these are known.
@@ -100,16 +104,17 @@ impl Default for Names {
     }
 }
 
-/// The groups that `Cache-Group-Invalidation` names: a field that is no list of strings names none, and what is beyond the
-/// bound is ignored. A response cannot have a group that is too long, but may count as having every one.
-pub(super) fn invalidated_groups(headers: &HeaderMap) -> Vec<Box<[u8]>> {
-    let mut groups: Vec<Box<[u8]>> = Vec::new();
-    for name in strings(headers, &CACHE_GROUP_INVALIDATION).unwrap_or_default() {
-        let name = name.into_bytes().into_boxed_slice();
-        if groups.len() < NAMES_MAX && name.len() <= NAME_BYTES_MAX && !groups.contains(&name) {
-            groups.push(name);
-        }
-    }
+/// The groups that `Cache-Group-Invalidation` names, read as those of a response are: more of them, or a longer one, are
+/// every group of the origin.
+pub(super) fn invalidated_groups(headers: &HeaderMap) -> Names {
+    groups(headers, &CACHE_GROUP_INVALIDATION)
+}
+
+/// A field that is no list of strings names none.
+fn groups(headers: &HeaderMap, field: &HeaderName) -> Names {
+    let mut groups = Names::default();
+    let listed = strings(headers, field).unwrap_or_default();
+    groups.extend(listed.iter().map(String::as_bytes));
     groups
 }
 
@@ -195,7 +200,7 @@ mod tests {
             assert_eq!(shown(&parsed(fields).groups), expected, "{fields}");
             let invalidating = fields.replace("Groups", "Group-Invalidation");
             let invalidated = invalidated_groups(&headers(&invalidating));
-            assert_eq!(shown(&Names::Listed(invalidated)), expected, "{fields}");
+            assert_eq!(shown(&invalidated), expected, "{fields}");
         }
     }
 
@@ -214,12 +219,16 @@ mod tests {
         assert_eq!((&tags.tags, &tags.groups), (&Names::Every, &Names::Every));
         assert!(tags.tags.has(b"other") && tags.groups.has(b"other"));
         let invalidation = headers(&format!("Cache-Group-Invalidation: {beyond}"));
-        assert_eq!(invalidated_groups(&invalidation).len(), NAMES_MAX);
+        assert_eq!(invalidated_groups(&invalidation), Names::Every);
         for (length, expected) in [(NAME_BYTES_MAX, false), (NAME_BYTES_MAX + 1, true)] {
             let long = "x".repeat(length);
             let tags = parsed(&format!("Surrogate-Key: {long} | Cache-Groups: \"{long}\""));
             assert_eq!(tags.tags == Names::Every, expected, "{length}");
             assert_eq!(tags.groups == Names::Every, expected, "{length}");
+            let invalidation = headers(&format!("Cache-Group-Invalidation: \"a\", \"{long}\""));
+            let invalidated = invalidated_groups(&invalidation);
+            assert_eq!(invalidated == Names::Every, expected, "{length}");
+            assert!(invalidated.has(long.as_bytes()), "{length}");
         }
     }
 }

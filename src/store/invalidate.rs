@@ -10,7 +10,7 @@ use super::{
     publish::apply_to_memory,
     resource::{Effect, StoredResponse},
 };
-use crate::policy::{CacheKey, Mark};
+use crate::policy::{CacheKey, Mark, Names};
 
 /// Keys that are marked on the spot; the work for more goes where it may take its time.
 const KEYS_ON_THE_SPOT_MAX: usize = 64;
@@ -19,16 +19,21 @@ impl Inner {
     pub(super) async fn invalidate_groups(
         self: &Arc<Self>,
         key: &CacheKey,
-        groups: &[Box<[u8]>],
+        groups: &Names,
     ) -> Result<(), StoreError> {
         let origin = key.origin();
-        let mut labels: Labels = groups
-            .iter()
-            .map(|group| Label::group(origin, group))
-            .collect();
-        labels.push(Label::every_group(origin));
-        self.mark_labelled(labels, Some(Label::some_group(origin)), Mark::Invalid)
-            .await
+        let some = Label::some_group(origin);
+        match groups {
+            Names::Listed(groups) => {
+                let labels = groups.iter().map(|group| Label::group(origin, group));
+                let labels = labels.chain([Label::every_group(origin)]).collect();
+                self.mark_labelled(labels, Some(some), Mark::Invalid).await
+            }
+            Names::Every => {
+                self.mark_labelled([some].into_iter().collect(), None, Mark::Invalid)
+                    .await
+            }
+        }
     }
 
     pub(super) async fn invalidate_paths(

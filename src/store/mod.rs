@@ -48,7 +48,7 @@ pub use self::paths::Paths;
 pub use self::resource::{BodyFile, Resource, StoredBody, StoredResponse};
 use crate::{
     clock::SharedClock,
-    policy::{CacheKey, Mark, StoredHead},
+    policy::{CacheKey, Mark, Names, StoredHead},
 };
 
 /// The `[storage]` table, checked.
@@ -356,14 +356,15 @@ impl Store {
     }
 
     /// Marks every stored response in one of these groups (RFC 9875) as [`Mark::Invalid`], in every partition: those of the
-    /// origin of `key`, and no others'. For every lookup from now on, on disk within a second; it does not wait for that.
+    /// origin of `key`, and no others'. Where more invalidations wait than names can be kept of, that is any group of the
+    /// origin. For every lookup from now on, on disk within a second; it does not wait for that.
     ///
     /// # Errors
     /// As [`Store::mark`].
     pub async fn invalidate_groups(
         &self,
         key: &CacheKey,
-        groups: &[Box<[u8]>],
+        groups: &Names,
     ) -> Result<(), StoreError> {
         self.inner.invalidate_groups(key, groups).await
     }

@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*, test_runner::TestCaseError};
 
 use super::{Directory, Fixture, body, key, tagged};
 use crate::{
-    policy::{CacheKey, Mark, StoredHead},
+    policy::{CacheKey, Mark, Names, StoredHead},
     store::{Config, Published, PurgeKind, Selector, resource::stronger},
 };
 
@@ -255,7 +255,7 @@ impl History {
     async fn invalidate_group(&mut self, at: usize, second: bool) {
         let (name, least) = if second { ("h", 2) } else { ("g", 1) };
         let target = key(KEYS[at]);
-        let groups = [name.as_bytes().into()];
+        let groups = Names::Listed(vec![name.as_bytes().into()]);
         self.fixture
             .store
             .invalidate_groups(&target, &groups)

@@ -2,7 +2,7 @@
 
 use super::{Directory, Fixture, body, key, model::copy, tagged};
 use crate::{
-    policy::{CacheKey, Mark},
+    policy::{CacheKey, Mark, Names},
     store::{Listing, Paths, Published, PurgeKind, Selector, Store, labels::Label},
 };
 
@@ -20,7 +20,7 @@ fn tag(name: &str) -> Selector {
 }
 
 async fn invalidate(store: &Store, of: &str, group: &str) {
-    let groups = [group.as_bytes().into()];
+    let groups = Names::Listed(vec![group.as_bytes().into()]);
     store.invalidate_groups(&key(of), &groups).await.unwrap();
 }
 
@@ -241,6 +241,36 @@ async fn an_invalidation_holds_for_lookups_while_its_work_on_disk_is_still_to_be
     assert_eq!(fixture.mark_of(&target).await, Some(Mark::Invalid));
 }
 
+#[tokio::test]
+async fn an_invalidation_of_more_groups_than_are_kept_is_one_of_every_group_of_the_origin() {
+    for place in EVERYWHERE {
+        let fixture = Fixture::new().await;
+        let many: Vec<_> = (0..200).map(|number| format!("group{number}")).collect();
+        let (many, long) = (many.join(" "), "x".repeat(257));
+        for (text, groups) in ALL.into_iter().zip(["g", &many, "", "g", &long]) {
+            let head = tagged(fixture.head(""), "", groups);
+            fixture.publish_head(&key(text), head, body(100));
+        }
+        place.put(&fixture).await;
+        let ticket = fixture.store.ticket();
+        let of = key("http://a.example/elsewhere");
+        let invalidated = fixture.store.invalidate_groups(&of, &Names::Every).await;
+        invalidated.unwrap();
+        for groups in ["g", &long] {
+            let head = tagged(fixture.head(""), "", groups);
+            let target = key("http://a.example/new");
+            assert!(!fixture.store.is_current(ticket, &target, Some(&head)));
+            assert!(!fixture.store.is_current(ticket, &target, None));
+        }
+        let (invalid, fresh) = (Some(Mark::Invalid), Some(Mark::None));
+        let expected = [invalid, invalid, fresh, fresh, fresh];
+        assert_eq!(marks(&fixture).await, expected, "{place:?}");
+        fixture.forget_memory().await;
+        assert_eq!(marks(&fixture).await, expected, "{place:?}");
+        assert_eq!(marks(&fixture.reopen().await).await, expected, "{place:?}");
+    }
+}
+
 /// Any origin may name as many groups as it likes, and once made everything on disk unusable.
 #[tokio::test(start_paused = true)]
 async fn more_invalidations_of_one_origin_than_can_wait_are_no_other_ones_loss() {
@@ -256,7 +286,7 @@ async fn more_invalidations_of_one_origin_than_can_wait_are_no_other_ones_loss()
         place.put(&fixture).await;
         for answer in 0..33 {
             let name = |number| format!("{answer} {number}").into_bytes().into();
-            let groups: Vec<_> = (0..128).map(name).collect();
+            let groups = Names::Listed((0..128).map(name).collect());
             let invalidated = fixture.store.invalidate_groups(&key(ALL[0]), &groups).await;
             invalidated.unwrap();
         }
