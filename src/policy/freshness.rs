@@ -85,6 +85,12 @@ enum State {
 }
 
 impl Terms {
+    /// Bytes on the heap, roughly: of tags, groups and No-Vary-Search.
+    pub fn heap_bytes(&self) -> usize {
+        let search = self.search.as_ref().map_or(0, SearchVariation::heap_bytes);
+        self.tags.tags.heap_bytes() + self.tags.groups.heap_bytes() + search
+    }
+
     /// Reads the fields of a response with `status` that was asked for and received at these times.
     pub fn parse(
         status: StatusCode,

@@ -3,7 +3,8 @@
 //!
 //! Queries are compared as lists of names and values, decoded as `application/x-www-form-urlencoded`, without what does not
 //! matter. The field may be written as the draft does it now (`params` or `except` with names) or as browsers took it
-//! before (`params` alone or with `except`). Whatever else it says, every difference matters. Bound: [`NAMES_MAX`] names.
+//! before (`params` alone or with `except`). Whatever else it says, every difference matters. Bounds: [`NAMES_MAX`] names,
+//! of [`NAMES_BYTES_MAX`] bytes together.
 
 use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,9 @@ const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
 /// A field with more names is no sensible one; every difference matters then.
 const NAMES_MAX: usize = 64;
+
+/// Nor is one with longer names: they stay with each stored response and each path, and every query is compared with them.
+const NAMES_BYTES_MAX: usize = 1_024;
 
 /// What of a query matters to a stored response.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -67,6 +71,15 @@ impl SearchVariation {
         stored_path == path && self.canonical(stored_query) == self.canonical(query)
     }
 
+    /// Bytes on the heap, roughly.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let (Parameters::AllBut(names) | Parameters::Only(names)) = &self.parameters;
+        names
+            .iter()
+            .map(|name| size_of::<String>() + name.len())
+            .sum()
+    }
+
     /// What matters of a query, as bytes that are the same for two queries whenever no difference matters.
     pub fn canonical(&self, query: &str) -> Vec<u8> {
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
@@ -116,7 +129,9 @@ fn names(entry: &ListEntry) -> Option<Vec<String>> {
         BareItem::String(text) => Some(decoded(text.as_str())),
         _ => None,
     };
-    items.iter().map(name).collect()
+    let names: Vec<String> = items.iter().map(name).collect::<Option<_>>()?;
+    let bytes: usize = names.iter().map(String::len).sum();
+    (bytes <= NAMES_BYTES_MAX).then_some(names)
 }
 
 /// A name or a value of a form: `+` is a space, `%xx` a byte, and what is no UTF-8 a replacement character.
@@ -190,6 +205,11 @@ mod tests {
         let many = |count| format!("params=({})", vec!["\"a\""; count].join(" "));
         assert!(parse(&many(64)).is_some());
         assert!(parse(&many(65)).is_none());
+        for list in ["params", "except", "params, except"] {
+            let long = |bytes: usize| format!("{list}=(\"a\" \"{}\")", "x".repeat(bytes - 1));
+            assert!(parse(&long(1_024)).is_some(), "{list}");
+            assert!(parse(&long(1_025)).is_none(), "{list}");
+        }
     }
 
     #[test]

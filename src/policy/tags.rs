@@ -62,6 +62,12 @@ impl Tags {
 }
 
 impl Names {
+    /// Bytes on the heap, roughly.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let names = self.listed().iter();
+        names.map(|name| size_of::<Box<[u8]>>() + name.len()).sum()
+    }
+
     /// Whether a response with these names is one with `name`.
     pub fn has(&self, name: &[u8]) -> bool {
         match self {

@@ -211,7 +211,8 @@ impl StoredResponse {
             StoredBody::File(file) => file.blocks.len() * 8,
         };
         let filed = self.filed.as_ref().map_or(0, |filed| filed.weight());
-        (size_of::<Self>() + fields + body) as u64 + filed
+        let terms = self.head.terms.heap_bytes();
+        (size_of::<Self>() + fields + terms + body) as u64 + filed
     }
 }
 
@@ -255,5 +256,39 @@ pub(super) fn stronger(one: Mark, other: Mark) -> Mark {
         (Mark::Invalid, _) | (_, Mark::Invalid) => Mark::Invalid,
         (Mark::Stale, _) | (_, Mark::Stale) => Mark::Stale,
         (Mark::None, Mark::None) => Mark::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::{StoredBody, StoredResponse};
+    use crate::{
+        policy::{Settings, StoredHead, Terms, Timestamp},
+        store::id::{RECORD_ID_BYTES, RecordId},
+    };
+
+    #[test]
+    fn the_names_that_a_response_keeps_besides_its_fields_weigh_with_it() {
+        let weight = |head: &StoredHead| {
+            let body = StoredBody::Memory(Bytes::new());
+            StoredResponse::new(RecordId([0; RECORD_ID_BYTES]), head.clone(), body).weight()
+        };
+        let name = "x".repeat(200);
+        for (field, text) in [
+            ("surrogate-key", name.clone()),
+            ("cache-groups", format!("\"{name}\"")),
+            ("no-vary-search", format!("params=(\"{name}\")")),
+            ("no-vary-search", format!("except=(\"{name}\")")),
+        ] {
+            let time = Timestamp::from_secs(0);
+            let mut head = crate::store::tests::head(time, "");
+            head.headers.insert(field, text.parse().unwrap());
+            let without = weight(&head);
+            let settings = Settings::default();
+            head.terms = Terms::parse(head.status, &head.headers, &settings, time, time);
+            assert!(weight(&head) >= without + 200, "{field}: {text}");
+        }
     }
 }

@@ -11,8 +11,9 @@ use crate::{
 
 const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
-/// The bound that the module promises.
+/// The bounds that the module promises.
 const NAMES_MAX: usize = 64;
+const NAMES_BYTES_MAX: usize = 1_024;
 
 /// The fields of a response, then a line each of a rule in plain words (see [`Rule`]) and of two queries.
 pub(crate) fn search(input: &[u8]) {
@@ -150,7 +151,9 @@ impl Rule {
         });
         assert!(found.iter().all(|one| *one == found[0]), "{found:?}");
         let says_nothing = !self.is_only && !self.ignores_order && self.names.is_empty();
-        let is_none = self.names.len() > NAMES_MAX || says_nothing;
+        let bytes: usize = self.names.iter().map(String::len).sum();
+        let is_too_much = self.names.len() > NAMES_MAX || bytes > NAMES_BYTES_MAX;
+        let is_none = is_too_much || says_nothing;
         assert_eq!(found[0].is_none(), is_none, "{self:?}");
         found.into_iter().next().flatten()
     }
