@@ -3,7 +3,7 @@
 //! Everything works on the bytes of one field line and allocates nothing: request fields are read on the way of a hit.
 //! Each function takes time linear in its input, whatever a client or an origin sends.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, header::CONTENT_TYPE};
 
 /// The largest delta-seconds a cache calculates with (RFC 9111 section 1.2.2): larger values mean this one.
 pub(super) const DELTA_SECONDS_MAX: u32 = 1 << 31;
@@ -35,6 +35,14 @@ pub(super) fn all_members<'a>(
         .get_all(name)
         .iter()
         .flat_map(|line| members(line.as_bytes()))
+}
+
+/// Whether the content is of this media type, given in lower case, whatever its parameters.
+pub(super) fn has_media_type(headers: &HeaderMap, name: &[u8]) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let media_type = value.as_bytes().split(|byte| *byte == b';').next();
+        media_type.is_some_and(|own| own.trim_ascii().eq_ignore_ascii_case(name))
+    })
 }
 
 /// See [`members`].

@@ -6,7 +6,7 @@
 use http::{
     HeaderMap, HeaderName, Method, StatusCode,
     header::{
-        AUTHORIZATION, CONNECTION, CONTENT_LOCATION, CONTENT_TYPE, DATE, ETAG, PROXY_AUTHENTICATE,
+        AUTHORIZATION, CONNECTION, CONTENT_LOCATION, DATE, ETAG, PROXY_AUTHENTICATE,
         PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
 };
@@ -18,6 +18,7 @@ use super::{
     date::format_http_date,
     directives::{CacheFields, RequestDirectives, ResponseDirectives},
     entity_tag::EntityTag,
+    fields::has_media_type,
     freshness::is_heuristically_cacheable,
     invalidation::same_origin_target,
     ranges::{ContentRange, is_ranged},
@@ -167,7 +168,7 @@ pub(super) fn judge_fields(
     if RequestDirectives::in_force(request.headers, settings).no_store {
         return Storing::No(Reason::NoStore);
     }
-    if is_event_stream(response.headers) {
+    if has_media_type(response.headers, b"text/event-stream") {
         return Storing::No(Reason::EventStream);
     }
     let fields = CacheFields::parse(response.headers, &settings.targeted_fields);
@@ -250,13 +251,6 @@ fn is_understood(status: StatusCode) -> bool {
         status.as_u16(),
         200..=206 | 300..=303 | 305..=308 | 400..=417 | 421 | 422 | 426 | 500..=505
     )
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| {
-        let media_type = value.as_bytes().split(|byte| *byte == b';').next();
-        media_type.is_some_and(|name| name.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
-    })
 }
 
 impl StoredHead {

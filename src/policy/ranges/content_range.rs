@@ -4,6 +4,8 @@ use std::{fmt::Write as _, ops::Range};
 
 use http::{HeaderMap, HeaderValue, header::CONTENT_RANGE};
 
+use crate::policy::fields::has_media_type;
+
 /// Where the bytes of a 206 lie (RFC 9110 section 14.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::policy) struct ContentRange {
@@ -14,8 +16,12 @@ pub(in crate::policy) struct ContentRange {
 }
 
 impl ContentRange {
-    /// The one valid `Content-Range` of these fields; `None` where there is none, or more than one.
+    /// The one valid `Content-Range` of these fields; `None` where there is none, or more than one, or where the content is
+    /// several parts: each has a place of its own then, and the whole must not claim one (RFC 9110 section 15.3.7.2).
     pub(in crate::policy) fn of(headers: &HeaderMap) -> Option<Self> {
+        if has_media_type(headers, b"multipart/byteranges") {
+            return None;
+        }
         let mut lines = headers.get_all(CONTENT_RANGE).iter();
         let line = lines.next().filter(|_| lines.next().is_none())?;
         Self::parse(line.to_str().ok()?)
@@ -97,6 +103,16 @@ mod tests {
             None
         );
         assert_eq!(ContentRange::of(&headers("")), None);
+        for (media_type, expected) in [
+            ("multipart/byteranges; boundary=x", false),
+            ("Multipart/ByteRanges ;boundary=x", false),
+            ("multipart/form-data; boundary=x", true),
+            ("text/plain; x=multipart/byteranges", true),
+        ] {
+            let fields = format!("Content-Range: bytes 0-4/10 | Content-Type: {media_type}");
+            let found = ContentRange::of(&headers(&fields));
+            assert_eq!(found.is_some(), expected, "{media_type}");
+        }
     }
 
     #[test]
