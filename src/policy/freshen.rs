@@ -18,7 +18,7 @@ const OF_THE_BODY: [HeaderName; 3] = [CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_
 /// What the answer to a HEAD means for a stored response to GET.
 #[derive(Clone, Debug)]
 pub enum HeadEffect {
-    /// Nothing: no 200, or not to a HEAD.
+    /// Nothing: no 200, or not to a HEAD; or it agrees with a part, whose fields are not those of the whole.
     Nothing,
     /// Its validators and length are the stored ones: this is the stored head now.
     Freshen(Box<StoredHead>),
@@ -36,15 +36,16 @@ pub fn head_effect(
     if request.method != Method::HEAD || response.status != StatusCode::OK {
         return HeadEffect::Nothing;
     }
+    let validators_agree = validators_agree(response.headers, &stored.headers);
+    if stored.is_part() && validators_agree {
+        return HeadEffect::Nothing;
+    }
     let length = |headers: &HeaderMap| headers.get(CONTENT_LENGTH).cloned();
     let same_length = length(response.headers).is_none_or(|new| {
         // A stored response without the field was chunked; its length is not known here.
         length(&stored.headers).is_none_or(|old| old == new)
     });
-    if stored.status != StatusCode::OK
-        || !same_length
-        || !validators_agree(response.headers, &stored.headers)
-    {
+    if stored.status != StatusCode::OK || !same_length || !validators_agree {
         return HeadEffect::MarkStale;
     }
     HeadEffect::Freshen(Box::new(freshen(request, response, stored, settings)))

@@ -225,6 +225,30 @@ fn the_answer_to_a_head_freshens_or_marks_stale() {
     }
 }
 
+/// A part is never a 200, and its length is not that of the whole: each HEAD once made it stale.
+#[test]
+fn the_answer_to_a_head_that_agrees_with_a_part_says_nothing_about_it() {
+    const PART: &str = "206 Cache-Control: max-age=2 | Content-Range: bytes 0-1/9 | Content-Length: 2 | ETag: \"a\"";
+    let stored = stored_for("Range: bytes=0-1", PART, &Settings::default());
+    for (new, agrees) in [
+        ("ETag: \"a\" | Content-Length: 9", true),
+        ("Content-Length: 9", true),
+        ("ETag: \"b\" | Content-Length: 9", false),
+    ] {
+        let effect = head_effect(
+            &Request::new("HEAD").head(),
+            &Response::at(new, 5).head(),
+            &stored,
+            &Settings::default(),
+        );
+        match effect {
+            HeadEffect::Nothing => assert!(agrees, "{new}"),
+            HeadEffect::MarkStale => assert!(!agrees, "{new}"),
+            HeadEffect::Freshen(_) => panic!("{new}"),
+        }
+    }
+}
+
 #[test]
 fn our_validators_replace_the_clients_conditions() {
     const CLIENT: &str = "If-None-Match: \"mine\" | If-Modified-Since: @-9 | If-Match: \"x\" | If-Unmodified-Since: @0 | If-Range: \"r\" | Foo: 1";
