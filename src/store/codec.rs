@@ -256,7 +256,7 @@ mod tests {
 
     use super::{CodecError, Record, RecordBody, decode, encode_inline, encode_with_file, filed};
     use crate::{
-        policy::{CacheKey, Mark, StoredHead, Terms, Timestamp, VariantKey},
+        policy::{CacheKey, Mark, Settings, StoredHead, Terms, Timestamp, VariantKey},
         store::{
             id::RecordId,
             resource::{BLOCK_BYTES, BodyFile},
@@ -275,16 +275,17 @@ mod tests {
             let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
             headers.append(name, HeaderValue::from_bytes(value).unwrap());
         }
+        let (status, time) = (StatusCode::IM_A_TEAPOT, Timestamp::from_secs(1_000));
         StoredHead {
-            status: StatusCode::IM_A_TEAPOT,
+            status,
             request_time: Timestamp::from_millis(-7),
             response_time: Timestamp::from_millis(i64::MAX),
             variant: VariantKey::default(),
             authorized: true,
             sets_cookie: headers.contains_key("set-cookie"),
             mark: Mark::Invalid,
+            terms: Terms::parse(status, &headers, &Settings::default(), time, time),
             headers,
-            terms: Terms::default(),
         }
     }
 
@@ -298,6 +299,7 @@ mod tests {
         assert_eq!(record.head.authorized, head.authorized);
         assert_eq!(record.head.sets_cookie, head.sets_cookie);
         assert_eq!(record.head.mark, Mark::None, "the usage row has it");
+        assert_eq!(record.head.terms, head.terms);
     }
 
     fn body_file() -> BodyFile {
@@ -317,6 +319,24 @@ mod tests {
         let record = decode(ID, &encode_with_file(ID, &key(), &head, &body_file())).unwrap();
         check(&record, &head);
         assert_eq!(record.body, RecordBody::File(body_file()));
+    }
+
+    #[test]
+    fn a_record_gives_back_what_its_fields_mean_for_caching() {
+        let head = head(&[
+            ("cache-control", b"max-age=60, stale-if-error=5, no-cache"),
+            ("age", b"7"),
+            ("etag", b"\"x\""),
+            ("surrogate-key", b"a \xff b"),
+            ("cache-groups", b"\"g\", \"h\""),
+            ("no-vary-search", b"key-order, params=(\"utm\")"),
+        ]);
+        assert_eq!(head.terms.tags.tags.listed().len(), 3);
+        assert_eq!(head.terms.tags.groups.listed().len(), 2);
+        assert!(head.terms.search.is_some() && head.terms != Terms::default());
+        let record = encode_inline(ID, &key(), &head, b"body");
+        check(&decode(ID, &record).unwrap(), &head);
+        assert_eq!(filed(&record), Some((key(), head.terms.clone())));
     }
 
     #[test]
@@ -344,8 +364,9 @@ mod tests {
 
     #[test]
     fn what_it_is_filed_under_is_found_without_the_rest() {
-        let record = encode_inline(ID, &key(), &head(&[]), b"body");
-        assert_eq!(filed(&record), Some((key(), Terms::default())));
+        let head = head(&[]);
+        let record = encode_inline(ID, &key(), &head, b"body");
+        assert_eq!(filed(&record), Some((key(), head.terms)));
         assert_eq!(filed(b""), None);
     }
 
