@@ -3,7 +3,7 @@
 use smallvec::{SmallVec, smallvec};
 
 /// `*` stands for anything within a segment, `**` for anything at all. A pattern that ends in `/**` also matches the
-/// path before it.
+/// path before it, provided that this has no star: `/a/**` matches `/a`, and `/*/x/**` does not match `/a/x`.
 pub fn path_matches(pattern: &str, path: &str) -> bool {
     if pattern
         .strip_suffix("/**")
@@ -125,6 +125,7 @@ mod tests {
             ("/v1/**", "/v10", false),
             ("/v1/*", "/v1/a", true),
             ("/v1/*", "/v1/a/b", false),
+            ("/*/x/**", "/a/x", false),
             ("/*/x/**", "/a/x/y/z", true),
             ("/*/x/**", "/a/b/x/y", false),
             ("/**/x", "/a/b/x", true),
