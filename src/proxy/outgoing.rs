@@ -69,23 +69,20 @@ pub(crate) fn remove_named(headers: &mut HeaderMap) {
 }
 
 /// Removes what a client may claim about other hops but is not trusted to: `Forwarded`, and whatever begins with
-/// `X-Forwarded-`, of which every framework knows some.
+/// `X-Forwarded`, of which every framework knows some.
 pub(crate) fn remove_forwarded(headers: &mut HeaderMap) {
     headers.remove(FORWARDED);
-    let claims: smallvec::SmallVec<[HeaderName; 4]> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("x-forwarded-"))
-        .cloned()
-        .collect();
-    for name in claims {
-        headers.remove(name);
-    }
+    remove_all(headers, |name| begins_so(name, "x-forwarded"));
 }
 
 /// Removes the fields by which some origins let a request be another one than it says. On a read they would have that
 /// other one's answer filed under the key of this one.
 pub(crate) fn remove_overrides(headers: &mut HeaderMap) {
-    const OVERRIDES: [&str; 13] = [
+    remove_all(headers, is_override);
+}
+
+fn is_override(name: &str) -> bool {
+    const OVERRIDES: [&str; 14] = [
         "front-end-https",
         "x-host",
         "x-http-host-override",
@@ -95,12 +92,30 @@ pub(crate) fn remove_overrides(headers: &mut HeaderMap) {
         "x-original-host",
         "x-original-uri",
         "x-original-url",
+        "x-proxy-host",
         "x-rewrite-uri",
         "x-rewrite-url",
         "x-scheme",
         "x-url-scheme",
     ];
-    for name in OVERRIDES {
+    let is_it = |known: &&str| name.len() == known.len() && begins_so(name, known);
+    OVERRIDES.iter().any(is_it)
+}
+
+/// Whether a name begins so, with `_` taken for `-`: an origin behind CGI, or what took after it, cannot tell the two
+/// apart.
+fn begins_so(name: &str, start: &str) -> bool {
+    let is_same = |(byte, wanted): (u8, u8)| byte == wanted || (byte == b'_' && wanted == b'-');
+    name.len() >= start.len() && name.bytes().zip(start.bytes()).all(is_same)
+}
+
+fn remove_all(headers: &mut HeaderMap, is_unwanted: impl Fn(&str) -> bool) {
+    let unwanted: smallvec::SmallVec<[HeaderName; 4]> = headers
+        .keys()
+        .filter(|name| is_unwanted(name.as_str()))
+        .cloned()
+        .collect();
+    for name in unwanted {
         headers.remove(name);
     }
 }
@@ -152,8 +167,36 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::remove_hop_by_hop;
+    use super::{remove_forwarded, remove_hop_by_hop, remove_overrides};
     use http::HeaderMap;
+
+    #[test]
+    fn what_an_origin_may_take_for_a_claim_or_an_override_is_removed() {
+        for (name, is_claim, is_override) in [
+            ("forwarded", true, false),
+            ("x-forwarded", true, false),
+            ("x-forwarded-host", true, false),
+            ("x_forwarded_host", true, false),
+            ("x-forwarded_proto", true, false),
+            ("x-host", false, true),
+            ("x_original-url", false, true),
+            ("x_http_method_override", false, true),
+            ("front_end_https", false, true),
+            ("x-proxy-host", false, true),
+            ("x-forward", false, false),
+            ("x-hosts", false, false),
+            ("x-hos", false, false),
+            ("x_theme", false, false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, "a".parse().unwrap());
+            let (mut claims, mut overrides) = (headers.clone(), headers);
+            remove_forwarded(&mut claims);
+            assert_eq!(claims.is_empty(), is_claim, "{name}");
+            remove_overrides(&mut overrides);
+            assert_eq!(overrides.is_empty(), is_override, "{name}");
+        }
+    }
 
     #[test]
     fn what_concerns_one_connection_stays_on_it() {

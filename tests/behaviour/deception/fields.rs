@@ -33,6 +33,11 @@ pub(super) async fn unkeyed_fields(stage: &mut Stage) {
         "X-HTTP-Method: evil",
         "X-Method-Override: evil",
         "X-URL-Scheme: evil",
+        "X-Forwarded: host=evil.example",
+        "X-Proxy-Host: evil.example",
+        "X_Forwarded_Host: evil.example",
+        "X_Original_URL: /evil",
+        "X-HTTP_Method-Override: evil",
     ] {
         let path = stage.gullible();
         let (name, value) = field.split_once(": ").unwrap();
