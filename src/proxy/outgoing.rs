@@ -81,6 +81,11 @@ pub(crate) fn remove_overrides(headers: &mut HeaderMap) {
     remove_all(headers, is_override);
 }
 
+/// Whether there is any of the fields that [`remove_overrides`] removes.
+pub(crate) fn has_overrides(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| is_override(name.as_str()))
+}
+
 fn is_override(name: &str) -> bool {
     const OVERRIDES: [&str; 14] = [
         "front-end-https",
@@ -167,7 +172,7 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{remove_forwarded, remove_hop_by_hop, remove_overrides};
+    use super::{has_overrides, remove_forwarded, remove_hop_by_hop, remove_overrides};
     use http::HeaderMap;
 
     #[test]
@@ -190,6 +195,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(name, "a".parse().unwrap());
+            assert_eq!(has_overrides(&headers), is_override, "{name}");
             let (mut claims, mut overrides) = (headers.clone(), headers);
             remove_forwarded(&mut claims);
             assert_eq!(claims.is_empty(), is_claim, "{name}");

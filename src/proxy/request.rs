@@ -7,7 +7,8 @@ use super::{
     arrival::Arrival,
     effective::{Effective, Via},
     outgoing::{
-        join_cookies, remove_forwarded, remove_hop_by_hop, remove_overrides, set_forwarded,
+        has_overrides, join_cookies, remove_forwarded, remove_hop_by_hop, remove_overrides,
+        set_forwarded,
     },
     trailers,
 };
@@ -70,6 +71,21 @@ pub(crate) fn outgoing(
     }
     headers.append(header::VIA, gateway.identity.via_upstream(arrival.version));
     headers
+}
+
+/// Whether the origin of a request was told what it is not told with a read: the host, or that the request is another one
+/// than it says. Its answer may be made of that, and is not for reads.
+pub(crate) fn tells_more_than_a_read(
+    gateway: &Gateway,
+    arrival: &Arrival,
+    effective: &Effective,
+    received: &HeaderMap,
+) -> bool {
+    let route = arrival.route.and_then(|index| gateway.routes.get(index));
+    let is_own = matches!(effective.via, Via::Upstream(_));
+    let tells_host =
+        is_own && received.contains_key(header::HOST) && !may_tell_host(route, &Method::GET);
+    tells_host || (!arrival.peer_is_trusted && has_overrides(received))
 }
 
 /// Whether the origin may be told which host the client asked for. What is stored is filed without it, so an origin that

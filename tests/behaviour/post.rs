@@ -178,3 +178,37 @@ async fn an_ignored_parameter_of_a_post_cannot_poison_what_others_get() {
     assert!(!answer.says("stored"), "{:?}", answer.cache_status());
     assert_eq!(gateway.client.get(&origin.url("/a")).await.text(), "good");
 }
+
+/// A route for every host tells the origin with a POST which host the client asked for, and with a read it does not.
+#[tokio::test]
+async fn an_answer_to_what_no_read_says_is_not_stored() {
+    let named = "match = { host = \"shop.example\" }\n";
+    let trusting = "[limits]\ntrusted_proxies = [\"127.0.0.0/8\"]\n";
+    let overriding = Some(("X-Original-URL", "/evil"));
+    for (limits, route, field, expected) in [
+        ("", "", None, false),
+        ("", "match = { host = \"*.example\" }\n", None, false),
+        ("", "preserve_host = true\n", None, true),
+        ("", named, None, true),
+        ("", named, overriding, false),
+        ("", named, Some(("X_Rewrite_URL", "/evil")), false),
+        // What a trusted proxy says it says with reads too.
+        (trusting, named, overriding, true),
+    ] {
+        let origin = answering(describing("/a", "posted")).await;
+        let upstream = format!("[upstreams.shop]\nurl = \"http://{}\"\n", origin.address());
+        let routes = format!("[[routes]]\nname = \"all\"\nupstream = \"shop\"\n{route}");
+        let gateway = Gateway::start(&format!("{limits}{upstream}{routes}")).await;
+        let mut request = Request::new("POST", "/a").header("Host", "shop.example");
+        if let Some((name, value)) = field {
+            request = request.header(name, value);
+        }
+        let answer = gateway.client.ask(request.body("x")).await;
+        let case = format!("{limits}{route}{field:?}: {:?}", answer.cache_status());
+        assert_eq!((answer.status, answer.text()), (200, "posted"), "{case}");
+        assert_eq!(answer.says("stored"), expected, "{case}");
+        let read = Request::get("/a").header("Host", "shop.example");
+        let read = gateway.client.ask(read).await;
+        assert_eq!(read.text() == "posted", expected, "{case}");
+    }
+}

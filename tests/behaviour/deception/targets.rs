@@ -144,24 +144,7 @@ pub(super) async fn methods_and_bodies(stage: &mut Stage) {
             Unharmed("page"),
         )
         .await;
-    let path = stage.path();
-    stage
-        .origin
-        .on_each(&path, |seen, _| match seen.method.as_str() {
-            "POST" => Reply::ok(seen.body.clone())
-                .cache_control("max-age=300")
-                .header("Content-Location", &seen.target),
-            _ => Reply::ok("page").cache_control("max-age=300"),
-        });
-    let attack = Request::new("POST", &path).body("evil");
-    stage
-        .row(
-            "POST, whose answer says that it is the page from now on",
-            &attack,
-            &get(&path),
-            OriginsWord("evil"),
-        )
-        .await;
+    posts_that_describe_the_page(stage).await;
     let path = stage.path();
     stage.origin.on_each(&path, |seen, _| {
         Reply::ok(seen.body.clone()).cache_control("max-age=300")
@@ -178,6 +161,55 @@ pub(super) async fn methods_and_bodies(stage: &mut Stage) {
             Unharmed("good"),
         )
         .await;
+}
+
+/// The answer to a POST is stored for reads where it says that it is the page, unless it may be made of what no read tells.
+async fn posts_that_describe_the_page(stage: &mut Stage) {
+    for (tried, field, through_forward_proxy, next) in [
+        (
+            "POST, whose answer says that it is the page from now on",
+            None,
+            true,
+            OriginsWord("evil"),
+        ),
+        (
+            "the same with `X-Original-URL: /evil`",
+            Some(("X-Original-URL", "/evil")),
+            true,
+            Unharmed("page"),
+        ),
+        (
+            "the same with `X_HTTP_Method_Override: evil`",
+            Some(("X_HTTP_Method_Override", "evil")),
+            true,
+            Unharmed("page"),
+        ),
+        (
+            "the same with `Host: evil.example`, which a route for every host tells",
+            Some(("Host", "evil.example")),
+            false,
+            Unharmed("page"),
+        ),
+    ] {
+        let path = stage.path();
+        stage
+            .origin
+            .on_each(&path, |seen, _| match seen.method.as_str() {
+                "POST" => Reply::ok(seen.body.clone())
+                    .cache_control("max-age=300")
+                    .header("Content-Location", &seen.target),
+                _ => Reply::ok("page").cache_control("max-age=300"),
+            });
+        let target = match through_forward_proxy {
+            true => stage.origin.url(&path),
+            false => path,
+        };
+        let mut attack = Request::new("POST", &target).body("evil");
+        if let Some((name, value)) = field {
+            attack = attack.header(name, value);
+        }
+        stage.row(tried, &attack, &get(&target), next).await;
+    }
 }
 
 pub(super) async fn ranges_and_conditions(stage: &mut Stage) {
