@@ -10,7 +10,7 @@ use http_body::Body;
 use tokio::time::Instant;
 
 use super::{
-    Gateway,
+    Gateway, RouteConfig,
     access::RequestId,
     connection::Peer,
     effective::{self, Effective},
@@ -166,14 +166,24 @@ fn reverse<B>(
         return Err(Problem::new(Reason::NoRoute, hint));
     };
     let route = gateway.routes.get(index).expect("just found");
+    let effective = by_route(gateway, route, request, authority)?;
+    Ok((Some(index), Destination::Upstream(effective)))
+}
+
+/// What a route with an upstream makes of a request, however that was addressed.
+fn by_route<B>(
+    gateway: &Gateway,
+    route: &RouteConfig,
+    request: &Request<B>,
+    authority: &str,
+) -> Result<Effective, Problem> {
     if refuse::has_dot_segments(request.uri().path())
         && !effective::takes_every_path(gateway, route)
     {
         let detail = "`.` and `..` in the path could lead out of what the route serves";
         return Err(Problem::closing(Reason::BadRequest, detail));
     }
-    let effective = Effective::of_route(gateway, route, request, authority)?;
-    Ok((Some(index), Destination::Upstream(effective)))
+    Effective::of_route(gateway, route, request, authority)
 }
 
 fn forward<B>(
@@ -196,7 +206,7 @@ fn forward<B>(
         && route.upstream.is_some()
         && names_literally(route, &scheme, authority.as_str())
     {
-        let effective = Effective::of_route(gateway, route, request, authority.as_str())?;
+        let effective = by_route(gateway, route, request, authority.as_str())?;
         return Ok((index, Destination::Upstream(effective)));
     }
     let (scheme, authority) = upgraded(gateway, scheme, authority);

@@ -204,6 +204,44 @@ async fn a_route_takes_forwarded_requests_for_the_port_that_it_names_and_no_othe
 }
 
 #[tokio::test]
+async fn no_dots_lead_out_of_a_route_however_it_is_addressed() {
+    let origin = Origin::start().await;
+    for path in ["/base/public/a", "/base/public/../admin"] {
+        origin.on(path, Reply::ok("here"));
+    }
+    let config = format!(
+        r#"
+        [upstreams.site]
+        url = "http://{}/base"
+        [[routes]]
+        name = "public"
+        match = {{ host = "site.example", path = "/public/**" }}
+        upstream = "site"
+        "#,
+        origin.address()
+    );
+    let gateway = Gateway::start(&config).await;
+    for (base, path, is_inside) in [
+        ("", "/public/a", true),
+        ("http://site.example", "/public/a", true),
+        ("", "/public/../admin", false),
+        ("http://site.example", "/public/../admin", false),
+        ("http://site.example", "/public/%2e%2E/admin", false),
+        ("http://site.example", "/public/..;x/admin", false),
+    ] {
+        let before = origin.seen().len();
+        let request = Request::get(&format!("{base}{path}")).header("Host", "site.example");
+        let answer = gateway.client.ask(request).await;
+        if is_inside {
+            assert_eq!(answer.text(), "here", "{base}{path}");
+        } else {
+            answer.assert_problem(400, "bad-request");
+            assert_eq!(origin.seen().len(), before, "{base}{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_route_gives_policy_to_forwarded_requests() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(
