@@ -31,6 +31,9 @@ use crate::{
     upstream::ResponseBody,
 };
 
+/// A place among the fills behind answers, where these are counted.
+pub(crate) type Place = OwnedSemaphorePermit;
+
 /// What a read that needs the origin knows.
 pub(crate) struct Fetch<'a> {
     pub(crate) gateway: &'a Arc<Gateway>,
@@ -487,8 +490,10 @@ impl Fetch<'_> {
 }
 
 /// Validates a stored response behind an answer that was given already: one fill per key, whoever asks. A part is
-/// validated with the range that was asked for, so that not the whole comes where it has changed. `place` is held until
-/// the fill has ended.
+/// validated with the range that was asked for, so that not the whole comes where it has changed.
+///
+/// `admit` is asked when there is need for a fill, and must be quick: `None` forbids it, and a place that it gives is held
+/// until the fill has ended. Whether a fill was started.
 pub(crate) fn behind(
     gateway: &Arc<Gateway>,
     arrival: &Arrival,
@@ -496,16 +501,14 @@ pub(crate) fn behind(
     request: &Request<impl Sized>,
     stored: &Arc<StoredResponse>,
     mode: Mode,
-    place: Option<OwnedSemaphorePermit>,
-) {
+    admit: impl FnOnce() -> Option<Option<Place>>,
+) -> bool {
     if gateway.hold_down.holds(key, gateway.clock.now()) {
-        return;
+        return false;
     }
-    let mut headers = request.headers().clone();
     let (extent, conditions) = if stored.head.is_part() {
         (Extent::Part, Conditions::Keep)
     } else {
-        headers.remove(header::RANGE);
         (Extent::Whole, Conditions::Drop)
     };
     let target = Target {
@@ -513,27 +516,41 @@ pub(crate) fn behind(
         variant: None,
         extent,
     };
+    let mut place = None;
     let look = || {
-        let resource = gateway.store.peek(key.as_str())?;
-        resource.has_newer_than(stored).then_some(())
+        let resource = gateway.store.peek(key.as_str());
+        if resource.is_some_and(|resource| resource.has_newer_than(stored)) {
+            return Some(());
+        }
+        match admit() {
+            Some(admitted) => place = admitted,
+            None => return Some(()),
+        }
+        None
     };
-    if let Role::Start(fill) = gateway.fills.join(&gateway.store, target, look) {
-        let plan = Plan {
-            arrival: Arrival {
-                id: RequestId::next(),
-                interim: None,
-                ..equivalent::arrival_for(arrival, key)
-            },
-            headers,
-            stored: Some(Arc::clone(stored)),
-            is_validation: true,
-            validate: true,
-            conditions,
-            part: None,
-            completing: None,
-            mode,
-            _place: place,
-        };
-        drop(fill::start(gateway, fill, plan));
+    let Role::Start(fill) = gateway.fills.join(&gateway.store, target, look) else {
+        return false;
+    };
+    let mut headers = request.headers().clone();
+    if extent == Extent::Whole {
+        headers.remove(header::RANGE);
     }
+    let plan = Plan {
+        arrival: Arrival {
+            id: RequestId::next(),
+            interim: None,
+            ..equivalent::arrival_for(arrival, key)
+        },
+        headers,
+        stored: Some(Arc::clone(stored)),
+        is_validation: true,
+        validate: true,
+        conditions,
+        part: None,
+        completing: None,
+        mode,
+        _place: place,
+    };
+    drop(fill::start(gateway, fill, plan));
+    true
 }

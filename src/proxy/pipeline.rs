@@ -363,7 +363,16 @@ fn reuse_stored(
 ) -> Reply {
     gateway.store.touch(resource, stored);
     if reuse.validate_behind {
-        fetch::behind(gateway, arrival, &resource.key, request, stored, mode, None);
+        let admit = || Some(None);
+        fetch::behind(
+            gateway,
+            arrival,
+            &resource.key,
+            request,
+            stored,
+            mode,
+            admit,
+        );
     }
     if reuse.validate_ahead {
         refresh_ahead::consider(gateway, arrival, &resource.key, request, stored, mode);

@@ -7,14 +7,18 @@
 //! down, and leaves the next word to the validation that comes when it is stale.
 //!
 //! Bounds: `refresh_ahead_rate` of all keys together, [`IN_FLIGHT_MAX`] at a time, one fill per key. What is beyond them
-//! is not done, and looked at again by the next hit.
+//! is not done, and looked at again by the next hit; so is what a fill under way may do without.
 
 use std::sync::Arc;
 
 use http::Request;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
-use super::{Gateway, arrival::Arrival, fetch};
+use super::{
+    Gateway,
+    arrival::Arrival,
+    fetch::{self, Place},
+};
 use crate::{
     policy::{CacheKey, Connectivity, Mode},
     protect::{Budget, RateConfig},
@@ -41,7 +45,7 @@ impl RefreshAhead {
     }
 
     /// A place for one more, to be held until it has ended.
-    fn admit(&self) -> Option<OwnedSemaphorePermit> {
+    fn admit(&self) -> Option<Place> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         let affordable = self.budget.as_ref().is_none_or(Budget::take);
         affordable.then_some(place)
@@ -69,11 +73,13 @@ pub(crate) fn consider(
     if !is_connected || gateway.hold_down.holds(key, gateway.clock.now()) {
         return;
     }
-    let Some(place) = gateway.refresh_ahead.admit() else {
+    // Of hits at the same moment one begins, and only what begins costs anything.
+    if !stored.begin_validation_ahead() {
         return;
-    };
-    if stored.begin_validation_ahead() {
-        fetch::behind(gateway, arrival, key, request, stored, mode, Some(place));
+    }
+    let admit = || gateway.refresh_ahead.admit().map(Some);
+    if !fetch::behind(gateway, arrival, key, request, stored, mode, admit) {
+        stored.forgo_validation_ahead();
     }
 }
 

@@ -181,6 +181,11 @@ impl StoredResponse {
         !self.validated_ahead.swap(true, Ordering::Relaxed)
     }
 
+    /// Says that what [`Self::begin_validation_ahead`] announced does not begin after all.
+    pub fn forgo_validation_ahead(&self) {
+        self.validated_ahead.store(false, Ordering::Relaxed);
+    }
+
     pub(super) fn count_hit(&self) {
         self.hits.fetch_add(1, Ordering::Relaxed);
     }

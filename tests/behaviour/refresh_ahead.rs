@@ -2,7 +2,7 @@
 
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::support::{Cue, Gateway, Origin, Reply, Step, eventually};
+use crate::support::{Cue, Gateway, Origin, Reply, Request, Step, eventually};
 
 const ON: &str = "[cache]\nrefresh_ahead = 20\nrefresh_ahead_hits = 3";
 
@@ -160,6 +160,51 @@ async fn the_budget_holds_for_all_keys_together() {
         (1..=affordable).contains(&refreshed),
         "{refreshed} of {affordable}"
     );
+}
+
+/// A fill of the same key may bring another variant: then the chance of this one is still there, and it cost nothing.
+#[tokio::test]
+async fn a_fill_under_way_costs_neither_the_budget_nor_the_chance() {
+    const BUSY: usize = 8;
+    let config = format!("{ON}\nrefresh_ahead_rate = \"1/s\"");
+    let (origin, gateway) = (Origin::start().await, Gateway::start(&config).await);
+    let cue = Cue::new();
+    let busy: Vec<String> = (0..BUSY).map(|number| format!("/{number}")).collect();
+    for path in busy.iter().map(String::as_str).chain(["/free"]) {
+        let hold = cue.clone();
+        origin.on_each(path, move |seen, _| {
+            let reply = Reply::ok("hello").cache_control("max-age=100");
+            let reply = reply.header("Vary", "X-Theme");
+            match seen.header("x-theme") {
+                Some(_) => reply.held(&hold),
+                None => reply,
+            }
+        });
+        warm(&gateway, &origin.url(path), 3).await;
+    }
+    gateway.clock.step_secs(90);
+    let mut others = Vec::new();
+    for path in &busy {
+        let mut other = gateway.client.connect().await;
+        let request = Request::get(&origin.url(path)).header("X-Theme", "dark");
+        other.send_request(&request).await;
+        origin.sees(path, 2).await;
+        others.push(other);
+        let hit = gateway.client.get(&origin.url(path)).await;
+        hit.assert_says(&["hit", "ttl=10"]);
+    }
+    gateway.client.get(&origin.url("/free")).await;
+    origin.sees("/free", 2).await;
+    assert!(busy.iter().all(|path| origin.seen_at(path).len() == 2));
+
+    cue.open();
+    others[0].answer("GET").await.assert_says(&["stored"]);
+    eventually("it is refreshed after all", || async {
+        let answer = gateway.client.get(&origin.url("/0")).await;
+        answer.says("ttl=100").then_some(())
+    })
+    .await;
+    assert_eq!(origin.seen_at("/0").len(), 3);
 }
 
 #[tokio::test]
