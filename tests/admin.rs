@@ -150,6 +150,26 @@ async fn only_entry(gateway: &Gateway) -> Value {
 }
 
 #[tokio::test]
+async fn what_a_shared_cache_stored_is_shown_with_the_lifetime_for_shared_caches() {
+    for (config, partition, ttl_secs) in [
+        ("preserve_host = true", Some("host-shop.example"), 1_000),
+        ("cache.kind = \"private\"", None, 10),
+    ] {
+        let origin = Origin::start().await;
+        let gateway = Gateway::start(&(reverse_to(origin.address()) + config)).await;
+        let reply = Reply::ok("hello").cache_control("max-age=10, s-maxage=1000");
+        origin.on("/a", reply);
+        let request = Request::get("/a").header("Host", "shop.example");
+        gateway.client.ask(request).await;
+        let entry = only_entry(&gateway).await;
+        assert_eq!(entry["ttl_secs"], ttl_secs, "{entry}");
+        if let Some(partition) = partition {
+            assert_eq!(entry["partition"], partition);
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_entry_tells_what_is_known_of_it() {
     let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
     let body = noise(5_000);

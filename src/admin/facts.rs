@@ -42,13 +42,12 @@ pub(super) fn windows(key: &CacheKey, head: &StoredHead, settings: &Settings) ->
     }
 }
 
-/// What lies in a private partition was stored by a private cache, where s-maxage means nothing. The content of a QUERY
-/// alone makes no such partition.
+/// What belongs to a credential was stored by a private cache, where s-maxage means nothing. No other partition makes one.
 fn settings_of(key: &CacheKey, settings: &Settings) -> Settings {
-    let target = key.query_target();
-    let kind = match target.as_ref().unwrap_or(key).partition() {
-        Some(_) => CacheKind::Private,
-        None => settings.kind,
+    let kind = if key.is_of_credential() {
+        CacheKind::Private
+    } else {
+        settings.kind
     };
     Settings {
         kind,

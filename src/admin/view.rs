@@ -227,7 +227,9 @@ pub struct Entry {
     pub method: String,
     /// The effective upstream URI.
     pub url: String,
-    /// The partition it belongs to: of a credential, or `query-` and a digest of the content of a QUERY.
+    /// The partition it belongs to: `query-` and a digest of the content of a QUERY; `host-` and the Host where a route
+    /// preserves it; `forward`, what the forward proxy stored of an upstream's origin; 32 hexadecimal digits, what a
+    /// private cache stored for a credential; or several of these, joined by `+` in this order.
     #[schema(required)]
     pub partition: Option<String>,
     /// Its status.

@@ -17,6 +17,9 @@ impl CacheKey {
     /// How the partition of the response to a QUERY begins.
     pub const QUERY_PARTITION: &str = "query-";
 
+    /// How many hexadecimal digits name the partition of a credential.
+    pub const CREDENTIAL_DIGITS: usize = 32;
+
     /// Appends the text form of a key to `text`, which a caller on the hit path reuses.
     pub fn write(
         text: &mut String,
@@ -80,10 +83,19 @@ impl CacheKey {
         }
     }
 
-    /// The partition, if the response belongs to one: of a credential (its HMAC), of a Host, of the content of a QUERY.
+    /// The partition, if the response belongs to one: of the content of a QUERY, of a Host, of the forward proxy, of a
+    /// credential (its HMAC), or of several of these, joined by `+` in this order.
     pub fn partition(&self) -> Option<&str> {
         let rest = self.0.strip_prefix('~')?;
         rest.split_once(' ').map(|(partition, _)| partition)
+    }
+
+    /// Whether the response belongs to a credential, or to the want of one: a private cache stored it. The partition of one
+    /// is the last of those it lies in.
+    pub fn is_of_credential(&self) -> bool {
+        let partition = self.partition().unwrap_or_default();
+        let last = partition.rsplit('+').next().unwrap_or_default();
+        last.len() == Self::CREDENTIAL_DIGITS && last.bytes().all(|byte| byte.is_ascii_hexdigit())
     }
 
     /// The authority of the URI (`host` or `host:port`).
@@ -201,6 +213,28 @@ mod tests {
             assert_eq!(query.uri(), target.uri());
             assert_eq!(query.query_target(), Some(target.clone()));
             assert_eq!(target.query_target(), None);
+        }
+    }
+
+    #[test]
+    fn what_a_private_cache_stored_is_told_from_what_it_did_not() {
+        let credential = "0123456789abcdef0123456789abcdef";
+        for (partition, expected) in [
+            (String::new(), false),
+            (credential.to_owned(), true),
+            (format!("host-a.example+{credential}"), true),
+            (format!("forward+{credential}"), true),
+            (format!("query-{credential}+{credential}"), true),
+            (format!("query-{credential}"), false),
+            (format!("query-{credential}+host-a.example"), false),
+            ("host-a.example".to_owned(), false),
+            (format!("host-{credential}"), false),
+            ("host-cafe".to_owned(), false),
+            ("forward".to_owned(), false),
+        ] {
+            let partition = (!partition.is_empty()).then_some(partition.as_str());
+            let key = key(partition, "http", "a.example", "/");
+            assert_eq!(key.is_of_credential(), expected, "{key:?}");
         }
     }
 

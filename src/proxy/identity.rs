@@ -10,6 +10,8 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, Version, header};
 
+use crate::policy::CacheKey;
+
 /// Who this gateway is.
 #[derive(Clone)]
 pub struct Identity {
@@ -74,7 +76,7 @@ impl Identity {
             hasher.update(&u64::MAX.to_be_bytes());
         }
         let hash = hasher.finalize().to_hex();
-        hash[..32].to_owned()
+        hash[..CacheKey::CREDENTIAL_DIGITS].to_owned()
     }
 
     /// The digest of a QUERY: of its content and of what says how that is to be read. Keyed, because a key may be shown and
