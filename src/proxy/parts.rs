@@ -1,10 +1,11 @@
 //! Parts of representations: completed by asking the origin for the rest, joined with what is stored, and filled up
 //! behind range misses.
 //!
-//! Invariants: one part per key and variant, and none beside a complete response, which takes its place; bytes are joined only where the policy says that they are of one representation. Bounds: what is assembled or joined
-//! is at most `storage.max_object` and counts against the bodies in flight; of fills that nobody asked for
-//! [`UNASKED_FILLS_MAX`] run at a time, for representations up to a part of `storage.max_object`. Beyond any of these
-//! the newer part just takes the older one's place, or nothing is filled.
+//! Invariants: one part per key and variant, and none beside a complete response, which takes its place; bytes are
+//! joined only where the policy says that they are of one representation. Bounds: what is assembled or joined is at
+//! most `storage.max_object` and counts against the bodies in flight; of fills that nobody asked for
+//! [`UNASKED_FILLS_MAX`] run at a time, for representations up to a part of `storage.max_object`. Beyond any of
+//! these the newer part just takes the older one's place, or nothing is filled.
 
 use std::{ops::Range, sync::Arc};
 

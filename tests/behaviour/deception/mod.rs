@@ -201,7 +201,7 @@ async fn connect(stage: &Stage) -> Connection {
 const HEADING: &str = "# Poisoning and deception
 
 What was tried to make one client get what another one made of it, or what is another one's. The table is written and
-checked by `tests/behaviour/deception.rs`: a real client, a real gateway, and an origin that lets any field, method or
+checked by `tests/behaviour/deception/`: a real client, a real gateway, and an origin that lets any field, method or
 body change its answer and says that everybody may have it for five minutes. Each row begins with nothing stored, unless
 it says otherwise.
 
