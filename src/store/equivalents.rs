@@ -47,7 +47,7 @@ impl Inner {
             let others = keys.into_iter().filter(|other| other != key);
             others.take(KEYS_MAX).collect::<Vec<_>>()
         };
-        let in_memory = others(self.labels.keys(label));
+        let in_memory = others(self.labels.keys_up_to(label, KEYS_MAX + 1));
         if !in_memory.is_empty() || self.disk.is_none() {
             return Ok(in_memory);
         }

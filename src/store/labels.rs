@@ -244,13 +244,14 @@ impl LabelIndex {
 
     /// Every key with a response under this label, perhaps some that no longer have one.
     pub(super) fn keys(&self, label: &Label) -> Vec<CacheKey> {
+        self.keys_up_to(label, usize::MAX)
+    }
+
+    /// Any of them, at most `limit`: what that costs does not grow with how many there are.
+    pub(super) fn keys_up_to(&self, label: &Label, limit: usize) -> Vec<CacheKey> {
         let shard = self.shard(label);
-        shard
-            .get(label)
-            .into_iter()
-            .flatten()
-            .map(|(key, _)| key.clone())
-            .collect()
+        let keys = shard.get(label).into_iter().flatten().take(limit);
+        keys.map(|(key, _)| key.clone()).collect()
     }
 
     fn shard(&self, label: &Label) -> MutexGuard<'_, Shard> {
@@ -335,6 +336,7 @@ mod tests {
         let other = index.file(&two, labels(&["a"]));
         assert_eq!(keys("a"), [one.clone(), two.clone()]);
         assert_eq!(keys("b"), std::slice::from_ref(&one));
+        assert_eq!(index.keys_up_to(&Label::tag(b"a"), 1).len(), 1);
         drop(first);
         assert_eq!(keys("a"), [one, two.clone()]);
         assert_eq!(keys("b"), []);
