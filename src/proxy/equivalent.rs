@@ -41,7 +41,7 @@ pub(crate) async fn find(
 }
 
 /// Every stored response of another key that would answer a request for `key`, whatever its fields.
-pub(crate) async fn all(gateway: &Gateway, key: &CacheKey) -> Vec<Equivalent> {
+async fn all(gateway: &Gateway, key: &CacheKey) -> Vec<Equivalent> {
     if !gateway.store.may_have_equivalents(key) {
         return Vec::new();
     }

@@ -8,7 +8,6 @@ use super::{
     Gateway, RouteConfig,
     arrival::Arrival,
     effective::{Effective, Via},
-    equivalent,
 };
 use crate::{
     policy::{self, CacheKey, Mark, QueryRules},
@@ -39,17 +38,19 @@ impl Invalidation<'_> {
     ) -> Option<Ticket> {
         let (status, headers) = (self.status, self.headers);
         let mut renewed = None;
-        for named in policy::invalidates(self.method, key, status, headers, self.rules) {
+        let named = policy::invalidates(self.method, key, status, headers, self.rules);
+        for named in &named {
+            // Else they would answer in its stead. Before the ticket is renewed: what comes may be filed with them.
+            let marked = gateway.store.mark_equivalents(named, Mark::Invalid).await;
+            warn_unless_marked(named, Mark::Invalid, marked);
+        }
+        for named in named {
             if named == *key {
                 let (ticket, marked) = gateway.store.supersede(self.ticket, key).await;
                 renewed = ticket;
                 warn_unless_marked(key, Mark::Invalid, marked);
             } else {
                 mark_target(gateway, &named, Mark::Invalid).await;
-            }
-            // Else they would answer in its stead.
-            for equivalent in equivalent::all(gateway, &named).await {
-                mark_target(gateway, &equivalent.resource.key, Mark::Invalid).await;
             }
         }
         let groups = policy::invalidates_groups(self.method, self.status, self.headers);
@@ -74,7 +75,7 @@ impl Invalidation<'_> {
             return;
         };
         let paths = paths_of(route, name, &gateway.upstreams);
-        if let Err(error) = gateway.store.invalidate_paths(&paths).await {
+        if let Err(error) = gateway.store.mark_paths(&paths, Mark::Invalid).await {
             warn!(route = route.name, %error, "Stored responses could not be marked on disk.");
         }
     }

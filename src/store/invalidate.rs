@@ -36,17 +36,18 @@ impl Inner {
         }
     }
 
-    pub(super) async fn invalidate_paths(
+    pub(super) async fn mark_paths(
         self: &Arc<Self>,
         paths: &[Paths],
+        mark: Mark,
     ) -> Result<(), StoreError> {
         let labels = paths.iter().map(Paths::label).collect();
-        self.mark_labelled(labels, None, Mark::Invalid).await
+        self.mark_labelled(labels, None, mark).await
     }
 
     /// Marks what is filed under one of `labels`, or where so many wait already, under the wider one: in memory, and in what
     /// waits for the disk, when this returns.
-    async fn mark_labelled(
+    pub(super) async fn mark_labelled(
         self: &Arc<Self>,
         labels: Labels,
         wider: Option<Label>,

@@ -344,6 +344,15 @@ impl Store {
         self.inner.mark_target(key, mark).await
     }
 
+    /// Marks every stored response of another URI that may answer a request for `key` too ([`Store::equivalents`]), without
+    /// that bound.
+    ///
+    /// # Errors
+    /// As [`Store::mark`].
+    pub async fn mark_equivalents(&self, key: &CacheKey, mark: Mark) -> Result<(), StoreError> {
+        self.inner.mark_equivalents(key, mark).await
+    }
+
     /// Invalidates as [`Store::mark_target`] does, for the sake of a response that takes the place of what is stored. It may
     /// be published under the ticket returned; `None` where something else was purged since `ticket`. The result beside
     /// it is that of [`Store::mark`].
@@ -374,13 +383,13 @@ impl Store {
         self.inner.labels.watch(paths);
     }
 
-    /// Marks every stored response under one of these paths, which must be watched, as [`Mark::Invalid`]: as
-    /// [`Store::invalidate_groups`] does it.
+    /// Marks every stored response under one of these paths, which must be watched, as [`Store::invalidate_groups`] does
+    /// it.
     ///
     /// # Errors
     /// As [`Store::mark`].
-    pub async fn invalidate_paths(&self, paths: &[Paths]) -> Result<(), StoreError> {
-        self.inner.invalidate_paths(paths).await
+    pub async fn mark_paths(&self, paths: &[Paths], mark: Mark) -> Result<(), StoreError> {
+        self.inner.mark_paths(paths, mark).await
     }
 
     /// Purges what `selector` selects, in both tiers; durable when it returns.

@@ -32,7 +32,7 @@ const CHUNK_ROWS: usize = 1_024;
 pub(super) struct Queries {
     known: Mutex<Known>,
     // Without any, here or on disk, an unsafe method costs nothing more.
-    may_exist: AtomicBool,
+    pub(super) may_exist: AtomicBool,
 }
 
 #[derive(Debug, Default)]

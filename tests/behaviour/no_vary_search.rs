@@ -185,6 +185,31 @@ async fn a_write_to_either_uri_makes_it_unusable_for_both() {
     }
 }
 
+/// A write once reached eight of the URIs between which no difference matters.
+#[tokio::test]
+async fn a_write_makes_every_uri_unusable_that_differs_in_nothing_that_matters() {
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    let urls: Vec<_> = (0..20).map(|utm| format!("/a?utm={utm}")).collect();
+    for target in &urls {
+        origin.on_each(target, |seen, nth| match seen.method.as_str() {
+            "GET" => Reply::ok(format!("v{nth}"))
+                .cache_control("max-age=300")
+                .header("No-Vary-Search", FIELD),
+            _ => Reply::new(204, ""),
+        });
+        let request = Request::get(&origin.url(target)).header("Cache-Control", "no-cache");
+        gateway.client.ask(request).await.assert_says(&["stored"]);
+    }
+    let write = Request::new("PUT", &origin.url(&urls[3])).body("x");
+    assert_eq!(gateway.client.ask(write).await.status, 204);
+    for target in &urls {
+        // Only from the store, so that none is fetched again for the next.
+        let request = Request::get(&origin.url(target)).header("Cache-Control", "only-if-cached");
+        let answer = gateway.client.ask(request).await;
+        assert_eq!(answer.status, 504, "{target}: {:?}", answer.cache_status());
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_insists_is_not_answered_from_another_uri() {
     let gateway = Gateway::start("").await;

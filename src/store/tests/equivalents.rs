@@ -2,8 +2,8 @@
 
 use super::{Fixture, key};
 use crate::{
-    policy::{CacheKey, Settings, StoredHead, Terms},
-    store::searches::VARIATIONS_MAX,
+    policy::{CacheKey, Mark, Settings, StoredHead, Terms},
+    store::{Published, searches::VARIATIONS_MAX},
 };
 
 fn saying(mut head: StoredHead, field: &str) -> StoredHead {
@@ -106,6 +106,65 @@ async fn what_is_purged_or_replaced_is_no_equivalent_any_more() {
     assert!(found(&fixture, asked).await.is_empty());
     fixture.forget_memory().await;
     assert!(found(&fixture, asked).await.is_empty());
+}
+
+/// An invalidation once stopped at the bound of a lookup, and the ninth stayed fresh.
+#[tokio::test]
+async fn a_mark_reaches_every_equivalent_wherever_it_is() {
+    let asked = key("http://a.example/x?utm=asked");
+    let elsewhere = ["http://a.example/x?id=1", "~p http://a.example/x?utm=1"];
+    for (place, mark) in [
+        ("waiting", Mark::Invalid),
+        ("disk", Mark::Stale),
+        ("restarted", Mark::Invalid),
+    ] {
+        let mut fixture = Fixture::new().await;
+        let all: Vec<_> = (0..20)
+            .map(|number| format!("http://a.example/x?utm={number}"))
+            .collect();
+        for text in all.iter().map(String::as_str).chain(elsewhere) {
+            publish(&fixture, text, r#"params=("utm")"#);
+        }
+        match place {
+            "waiting" => {}
+            "disk" => fixture.forget_memory().await,
+            _ => fixture = fixture.reopen().await,
+        }
+        fixture.store.mark_equivalents(&asked, mark).await.unwrap();
+        for restarted in [false, true] {
+            if restarted {
+                fixture = fixture.reopen().await;
+            }
+            for text in &all {
+                let marked = fixture.mark_of(&key(text)).await;
+                assert_eq!(marked, Some(mark), "{place} {restarted} {text}");
+            }
+            for text in elsewhere {
+                let marked = fixture.mark_of(&key(text)).await;
+                assert_eq!(marked, Some(Mark::None), "{place} {restarted} {text}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_fill_of_an_equivalent_loses_to_the_mark() {
+    let fixture = Fixture::new().await;
+    publish(&fixture, "http://a.example/x?utm=1", "params");
+    let (asked, filling) = (
+        key("http://a.example/x?utm=2"),
+        key("http://a.example/x?utm=3"),
+    );
+    let ticket = fixture.store.ticket();
+    fixture
+        .store
+        .mark_equivalents(&asked, Mark::Invalid)
+        .await
+        .unwrap();
+    let head = saying(fixture.head(""), "params");
+    let body = bytes::Bytes::from_static(b"body");
+    let published = fixture.store.publish(ticket, &filling, head, body);
+    assert_eq!(published, Published::Purged);
 }
 
 #[tokio::test]

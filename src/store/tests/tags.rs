@@ -300,7 +300,7 @@ async fn more_invalidations_of_one_origin_than_can_wait_are_no_other_ones_loss()
         let (invalid, fresh) = (Some(Mark::Invalid), Some(Mark::None));
         let expected = [invalid, invalid, fresh, fresh, fresh];
         assert_eq!(marks(&fixture).await, expected, "{place:?}");
-        let invalidated = fixture.store.invalidate_paths(&[paths]).await;
+        let invalidated = fixture.store.mark_paths(&[paths], Mark::Invalid).await;
         invalidated.unwrap();
         let expected = [invalid, invalid, fresh, fresh, invalid];
         assert_eq!(marks(&fixture).await, expected, "{place:?}");
@@ -505,7 +505,7 @@ async fn paths_are_invalidated_wherever_the_responses_are() {
             place.put(&fixture).await;
             fixture
                 .store
-                .invalidate_paths(std::slice::from_ref(&paths))
+                .mark_paths(std::slice::from_ref(&paths), Mark::Invalid)
                 .await
                 .unwrap();
             let invalid = Some(Mark::Invalid);
