@@ -18,7 +18,7 @@ use super::{
     connection::Peer,
     effective::Effective,
     failure::Failed,
-    invalidation::{Invalidation, mark_target, warn_unless_marked},
+    invalidation::{Cause, Invalidation, warn_unless_marked},
     outgoing::remove_hop_by_hop,
     post::{self, Kept},
     problem::Problem,
@@ -64,7 +64,7 @@ impl Direct<'_> {
         let request_time = self.gateway.clock.now();
         // From before the request: what is invalidated while the answer is under way stays so.
         let ticket = self.gateway.store.ticket();
-        let mut doubt = Doubt::about(self.gateway, &method, self.effective);
+        let mut doubt = Doubt::about(self.cause(&method));
         let response = match send(
             self.gateway,
             self.arrival,
@@ -105,16 +105,12 @@ impl Direct<'_> {
     ) -> Reply {
         remove_hop_by_hop(response.headers_mut());
         let key = self.effective.cache_key();
-        let invalidation = Invalidation {
-            ticket,
-            method: asked.method,
-            status: response.status(),
-            headers: response.headers(),
-            rules: &self.settings.query,
+        let cause = self.cause(asked.method);
+        let invalidation = cause.answered(ticket, response.status(), response.headers());
+        let renewed = match invalidation {
+            Some(invalidation) => invalidation.carry_out(self.gateway).await,
+            None => None,
         };
-        let renewed = invalidation
-            .carry_out(self.gateway, self.arrival, self.effective, &key)
-            .await;
         if let Some(stored) = &self.stored {
             let (status, headers) = (response.status(), response.headers());
             let head = ResponseHead {
@@ -153,6 +149,16 @@ impl Direct<'_> {
             response,
             cache: CacheUse::Bypass,
             reason: None,
+        }
+    }
+
+    fn cause<'a>(&'a self, method: &'a Method) -> Cause<'a> {
+        Cause {
+            gateway: self.gateway,
+            arrival: self.arrival,
+            effective: self.effective,
+            method,
+            rules: &self.settings.query,
         }
     }
 
@@ -320,32 +326,30 @@ fn switch(
 }
 
 /// The doubt whether an unsafe request was executed. As long as it is not settled (no answer came, or the client left
-/// first), dropping it makes what is stored under its target stale, so that the origin is asked again.
+/// first), dropping it makes stale what a success would have invalidated, as far as that is known without an answer, so
+/// that the origin is asked again.
 struct Doubt {
     gateway: Arc<Gateway>,
-    key: Option<CacheKey>,
+    about: Option<Invalidation>,
 }
 
 impl Doubt {
-    fn about(gateway: &Arc<Gateway>, method: &Method, effective: &Effective) -> Self {
-        let key = (!method.is_safe()).then(|| effective.cache_key());
+    fn about(cause: Cause<'_>) -> Self {
         Self {
-            gateway: Arc::clone(gateway),
-            key,
+            gateway: Arc::clone(cause.gateway),
+            about: cause.in_doubt(),
         }
     }
 
     fn settle(&mut self) {
-        self.key = None;
+        self.about = None;
     }
 }
 
 impl Drop for Doubt {
     fn drop(&mut self) {
-        let Some(key) = self.key.take() else { return };
-        let gateway = Arc::clone(&self.gateway);
-        self.gateway
-            .tasks
-            .spawn(async move { mark_target(&gateway, &key, Mark::Stale).await });
+        if let Some(about) = self.about.take() {
+            about.begin(&self.gateway);
+        }
     }
 }

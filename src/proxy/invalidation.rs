@@ -1,5 +1,9 @@
-//! What an unsafe request that succeeded makes unusable until it is validated: its target, the same-origin locations of
-//! the answer, the groups that the answer names, and the paths that the route names.
+//! What an unsafe request that succeeded makes unusable until it is validated: its target with whatever else answers for
+//! it, the same-origin locations of the answer, the groups that the answer names, and the paths that the route names.
+//!
+//! Once it is begun it is carried out to the end, also when the client leaves: it runs on the gateway's tasks.
+
+use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode};
 use tracing::warn;
@@ -10,74 +14,129 @@ use super::{
     effective::{Effective, Via},
 };
 use crate::{
-    policy::{self, CacheKey, Mark, QueryRules},
+    policy::{self, CacheKey, InvalidationTargets, Mark, Names, QueryRules},
     store::{Paths, StoreError, Ticket},
     upstream::Upstreams,
 };
 
-/// An answer to a request, as far as it decides what is invalidated.
-pub(crate) struct Invalidation<'a> {
+/// What is to be marked.
+pub(crate) struct Invalidation {
+    key: CacheKey,
+    mark: Mark,
+    /// What was current when the request was sent, where its answer may take the place of its target.
+    ticket: Option<Ticket>,
+    named: InvalidationTargets,
+    groups: Names,
+    paths: Vec<Paths>,
+}
+
+/// A request on its way, as far as it decides what its answer invalidates.
+#[derive(Clone, Copy)]
+pub(crate) struct Cause<'a> {
+    pub(crate) gateway: &'a Arc<Gateway>,
+    pub(crate) arrival: &'a Arrival,
+    pub(crate) effective: &'a Effective,
     pub(crate) method: &'a Method,
-    /// What was current when the request was sent.
-    pub(crate) ticket: Ticket,
-    pub(crate) status: StatusCode,
-    pub(crate) headers: &'a HeaderMap,
     /// What of a query counts.
     pub(crate) rules: &'a QueryRules,
 }
 
-impl Invalidation<'_> {
-    /// Marks what the request may have changed; nothing after a safe one or a failure. The answer itself may be stored in
-    /// place of its target under the ticket returned, unless something else was purged since the request's.
-    pub(crate) async fn carry_out(
-        &self,
-        gateway: &Gateway,
-        arrival: &Arrival,
-        effective: &Effective,
-        key: &CacheKey,
-    ) -> Option<Ticket> {
-        let (status, headers) = (self.status, self.headers);
-        let mut renewed = None;
-        let named = policy::invalidates(self.method, key, status, headers, self.rules);
-        for named in &named {
-            // Else they would answer in its stead. Before the ticket is renewed: what comes may be filed with them.
-            let marked = gateway.store.mark_equivalents(named, Mark::Invalid).await;
-            warn_unless_marked(named, Mark::Invalid, marked);
+impl Cause<'_> {
+    /// What an answer says is changed, to be validated in any case; nothing after a safe request or a failure.
+    pub(crate) fn answered(
+        self,
+        ticket: Ticket,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> Option<Invalidation> {
+        let invalidation = self.invalidation(status, headers)?;
+        Some(Invalidation {
+            ticket: Some(ticket),
+            ..invalidation
+        })
+    }
+
+    /// What may be changed although no answer came, and is stale for that; nothing after a safe request.
+    pub(crate) fn in_doubt(self) -> Option<Invalidation> {
+        let invalidation = self.invalidation(StatusCode::OK, &HeaderMap::new())?;
+        Some(Invalidation {
+            mark: Mark::Stale,
+            ..invalidation
+        })
+    }
+
+    fn invalidation(self, status: StatusCode, headers: &HeaderMap) -> Option<Invalidation> {
+        if !policy::may_have_changed(self.method, status) {
+            return None;
         }
-        for named in named {
-            if named == *key {
-                let (ticket, marked) = gateway.store.supersede(self.ticket, key).await;
-                renewed = ticket;
-                warn_unless_marked(key, Mark::Invalid, marked);
-            } else {
-                mark_target(gateway, &named, Mark::Invalid).await;
-            }
-        }
-        let groups = policy::invalidates_groups(self.method, self.status, self.headers);
-        if !groups.is_empty()
-            && let Err(error) = gateway.store.invalidate_groups(key, &groups).await
-        {
-            warn!(%key, %error, "Stored responses of a group could not be marked on disk.");
-        }
-        if policy::may_have_changed(self.method, self.status) {
-            self.mark_paths(gateway, arrival, effective).await;
-        }
-        renewed
+        let key = self.effective.cache_key();
+        Some(Invalidation {
+            named: policy::invalidates(self.method, &key, status, headers, self.rules),
+            groups: policy::invalidates_groups(self.method, status, headers),
+            paths: self.paths(),
+            key,
+            mark: Mark::Invalid,
+            ticket: None,
+        })
     }
 
     /// A forward request, which a route gives its policy only, changes nothing of the route's upstream.
-    async fn mark_paths(&self, gateway: &Gateway, arrival: &Arrival, effective: &Effective) {
-        let route = arrival.route.and_then(|index| gateway.routes.get(index));
-        let Some(route) = route.filter(|route| !route.invalidates.is_empty()) else {
-            return;
-        };
-        let Via::Upstream(name) = &effective.via else {
-            return;
-        };
-        let paths = paths_of(route, name, &gateway.upstreams);
-        if let Err(error) = gateway.store.mark_paths(&paths, Mark::Invalid).await {
-            warn!(route = route.name, %error, "Stored responses could not be marked on disk.");
+    fn paths(self) -> Vec<Paths> {
+        let route = self.arrival.route;
+        let route = route.and_then(|index| self.gateway.routes.get(index));
+        match (route, &self.effective.via) {
+            (Some(route), Via::Upstream(name)) => paths_of(route, name, &self.gateway.upstreams),
+            _ => Vec::new(),
         }
+    }
+}
+
+impl Invalidation {
+    /// Marks all of it. The answer itself may be stored in place of its target under the ticket returned, unless something
+    /// else was purged since the request's.
+    pub(crate) async fn carry_out(self, gateway: &Arc<Gateway>) -> Option<Ticket> {
+        let tasks = gateway.tasks.clone();
+        let gateway = Arc::clone(gateway);
+        let marking = tasks.spawn(async move { self.mark_all(&gateway).await });
+        marking.await.ok().flatten()
+    }
+
+    /// Has all of it marked, without waiting for that.
+    pub(crate) fn begin(self, gateway: &Arc<Gateway>) {
+        let tasks = gateway.tasks.clone();
+        let gateway = Arc::clone(gateway);
+        tasks.spawn(async move { self.mark_all(&gateway).await });
+    }
+
+    async fn mark_all(self, gateway: &Gateway) -> Option<Ticket> {
+        let (store, key, mark) = (&gateway.store, &self.key, self.mark);
+        for named in &self.named {
+            // Else they would answer in its stead. Before the ticket is renewed: what comes may be filed with them.
+            warn_unless_marked(named, mark, store.mark_equivalents(named, mark).await);
+        }
+        let mut renewed = None;
+        for named in &self.named {
+            let marked = match self.ticket.filter(|_| named == key) {
+                Some(ticket) => {
+                    let (ticket, marked) = store.supersede(ticket, key).await;
+                    renewed = ticket;
+                    marked
+                }
+                None => store.mark_target(named, mark).await,
+            };
+            warn_unless_marked(named, mark, marked);
+        }
+        if !self.groups.is_empty()
+            && let Err(error) = store.invalidate_groups(key, &self.groups).await
+        {
+            warn!(%key, %error, "Stored responses of a group could not be marked on disk.");
+        }
+        if !self.paths.is_empty()
+            && let Err(error) = store.mark_paths(&self.paths, mark).await
+        {
+            warn!(%key, %error, "Stored responses that a route names could not be marked on disk.");
+        }
+        renewed
     }
 }
 
@@ -100,12 +159,6 @@ fn paths_of(route: &RouteConfig, upstream: &str, upstreams: &Upstreams) -> Vec<P
         Paths::new(scheme, authority, &format!("{base_path}{pattern}"))
     };
     route.invalidates.iter().map(paths).collect()
-}
-
-/// Marks what is stored under a key, and for queries to the same URI.
-pub(crate) async fn mark_target(gateway: &Gateway, key: &CacheKey, mark: Mark) {
-    let marked = gateway.store.mark_target(key, mark).await;
-    warn_unless_marked(key, mark, marked);
 }
 
 /// Says what could not be done on disk.

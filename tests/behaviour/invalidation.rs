@@ -1,6 +1,6 @@
 //! A successful write makes what it may have changed unusable until the origin has been asked.
 
-use crate::support::{Cue, Gateway, Origin, Reply, Request};
+use crate::support::{Cue, Gateway, Origin, Reply, Request, Step, eventually};
 
 /// An origin whose `/a` and `/b` are stored by a gateway, and count their answers.
 async fn with_two_stored() -> (Origin, Gateway) {
@@ -245,5 +245,66 @@ async fn a_write_that_fails_or_goes_by_another_route_changes_nothing_of_it() {
         .await;
     origin.on("/base/v1/other", Reply::new(204, ""));
     gateway.client.ask(Request::new("POST", "/v1/other")).await;
+    assert!(is_hit(&gateway, "/v1/totals").await);
+}
+
+/// Sends a write whose client leaves before there is an answer.
+async fn write_and_leave(origin: &Origin, gateway: &Gateway, target: &str, path: &str) {
+    let cue = Cue::new();
+    origin.on(path, Reply::new(201, "").held(&cue));
+    let mut leaving = gateway.client.connect().await;
+    let request = Request::new("POST", target).body("x");
+    leaving.send_request(&request).await;
+    origin.sees(path, 1).await;
+    drop(leaving);
+}
+
+async fn becomes_stale(gateway: &Gateway, target: &str) {
+    eventually(&format!("{target} is stale"), || async {
+        (!is_hit(gateway, target).await).then_some(())
+    })
+    .await;
+}
+
+/// It once left what the route names fresh for its whole lifetime.
+#[tokio::test]
+async fn a_write_whose_answer_is_lost_leaves_nothing_fresh_that_its_route_names() {
+    for leaves in [true, false] {
+        let (origin, gateway) = with_route(r#"["/v1/orders/**", "/v1/totals"]"#).await;
+        if leaves {
+            write_and_leave(&origin, &gateway, "/v1/orders/new", "/base/v1/orders/new").await;
+        } else {
+            // Perhaps after it was executed.
+            origin.on("/base/v1/orders/new", Reply::script([Step::Reset]));
+            let request = Request::new("POST", "/v1/orders/new").body("x");
+            assert_eq!(gateway.client.ask(request).await.status, 502);
+        }
+        for path in ["/v1/totals", "/v1/orders/1?full", "/v1/orders"] {
+            becomes_stale(&gateway, path).await;
+        }
+        assert!(is_hit(&gateway, "/v2/orders/1").await);
+    }
+}
+
+#[tokio::test]
+async fn what_a_lost_answer_leaves_in_doubt_is_served_while_the_origin_is_gone() {
+    let (origin, gateway) = with_route(r#"["/v1/totals"]"#).await;
+    write_and_leave(&origin, &gateway, "/v1/orders/new", "/base/v1/orders/new").await;
+    origin.kill().await;
+    eventually("it is served stale", || async {
+        let answer = gateway.client.get("/v1/totals").await;
+        assert_eq!(answer.status, 200, "{:?}", answer.cache_status());
+        answer.says("detail=disconnected").then_some(())
+    })
+    .await;
+}
+
+/// What was never sent changed nothing.
+#[tokio::test]
+async fn a_write_that_reaches_no_origin_leaves_everything_fresh() {
+    let (origin, gateway) = with_route(r#"["/v1/totals"]"#).await;
+    origin.kill().await;
+    let request = Request::new("POST", "/v1/orders/new").body("x");
+    assert_eq!(gateway.client.ask(request).await.status, 504);
     assert!(is_hit(&gateway, "/v1/totals").await);
 }

@@ -1,7 +1,7 @@
 //! A response says what of the query does not matter (No-Vary-Search): then it answers other URIs too, and is forwarded,
 //! stored, validated and invalidated under its own.
 
-use crate::support::{Gateway, Origin, Reply, Request, eventually};
+use crate::support::{Cue, Gateway, Origin, Reply, Request, eventually};
 
 const FIELD: &str = r#"params=("utm")"#;
 
@@ -182,6 +182,28 @@ async fn a_write_to_either_uri_makes_it_unusable_for_both() {
         gateway.client.ask(request).await;
         let next = gateway.client.get(&url).await;
         assert!(!next.says("hit"), "{written}: {:?}", next.cache_status());
+    }
+}
+
+/// It once left the URI fresh from the other, whichever was written.
+#[tokio::test]
+async fn a_write_whose_answer_is_lost_leaves_it_fresh_for_neither() {
+    for written in ["/a?id=1&utm=x", "/a?id=1&utm=y"] {
+        let gateway = Gateway::start("").await;
+        let origin = with_one_stored(&gateway, "max-age=300").await;
+        let before = origin.seen_at(written).len();
+        let cue = Cue::new();
+        origin.on(written, Reply::ok("written").held(&cue));
+        let mut leaving = gateway.client.connect().await;
+        let write = Request::new("PUT", &origin.url(written)).body("x");
+        leaving.send_request(&write).await;
+        origin.sees(written, before + 1).await;
+        drop(leaving);
+        let url = origin.url("/a?id=1&utm=z");
+        eventually("neither is fresh", || async {
+            (!gateway.client.get(&url).await.says("hit")).then_some(())
+        })
+        .await;
     }
 }
 
