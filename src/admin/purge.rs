@@ -26,7 +26,8 @@ const TAG_BYTES_MAX: usize = 1_024;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
-    /// Every variant of this URL: the effective upstream URI, or the client's.
+    /// Every variant of this URL: the effective upstream URI, or the client's. Also what is stored under another URL and
+    /// says that it answers this one too (`No-Vary-Search`).
     url: Option<String>,
     /// Every URL that starts so.
     prefix: Option<String>,

@@ -10,6 +10,7 @@ use super::{
     Inner, Resource, StoreError,
     disk::DiskError,
     labels::{Label, Labels},
+    searches::VARIATIONS_MAX,
 };
 use crate::policy::{CacheKey, Mark, SearchVariation};
 
@@ -153,7 +154,10 @@ impl Inner {
             return Ok(known);
         }
         let sought = path.to_owned();
-        match self.on_disk(move |disk| disk.variations(&sought)).await {
+        match self
+            .on_disk(move |disk| disk.variations(&sought, VARIATIONS_MAX))
+            .await
+        {
             Ok(found) => searches.note_on_disk(path, found),
             Err(DiskError::Closed) => return Ok(known),
             Err(error) => return Err(self.read_error(error)),

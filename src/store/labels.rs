@@ -104,6 +104,16 @@ impl Label {
         Self(text.into())
     }
 
+    /// Of a response that may turn out to answer any other query.
+    fn any_search() -> Self {
+        Self::of(SEARCH, &[])
+    }
+
+    /// Whether it is of what answers other queries too.
+    pub(super) fn is_search(&self) -> bool {
+        self.0.first() == Some(&SEARCH)
+    }
+
     /// Where the labels of a path begin, those of one variation or of all.
     pub(super) fn search_prefix(path: &str, variation: Option<&SearchVariation>) -> Vec<u8> {
         let mut text = vec![SEARCH];
@@ -164,8 +174,13 @@ impl fmt::Debug for Label {
 pub(super) fn labels_of(key: &CacheKey, terms: Option<&Terms>) -> Labels {
     let origin = key.origin();
     let Some(terms) = terms else {
-        let [every, some] = [Label::every_group(origin), Label::some_group(origin)];
-        return [Label::every_tag(), every, some].into_iter().collect();
+        let every = [
+            Label::every_tag(),
+            Label::every_group(origin),
+            Label::some_group(origin),
+            Label::any_search(),
+        ];
+        return every.into_iter().collect();
     };
     let tags = &terms.tags;
     let mut labels = Labels::new();

@@ -92,7 +92,7 @@ pub enum Published {
 /// What a purge selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
-    /// Every variant of this URL, in every partition.
+    /// Every variant of this URL in every partition, and of others that say that they answer it too.
     Url(String),
     /// Every URL that starts so.
     Prefix(String),

@@ -505,7 +505,7 @@ impl SelectJob {
         let matcher = &self.matcher;
         let is_selected = |put: &StoredResponse| matcher.selects(key, put);
         let selected: Vec<_> = waiting.puts.iter().filter(|put| is_selected(put)).collect();
-        if !matcher.labels().is_empty() {
+        if matcher.tells_apart() {
             let is_left = |id: &RecordId| selected.iter().all(|put| put.id() != *id);
             self.superseded.extend(waiting.superseded().filter(is_left));
         }

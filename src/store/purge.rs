@@ -107,10 +107,10 @@ impl Inner {
                 Box::new(labels.iter().flat_map(|label| self.labels.keys(label)))
             }
             by_key => {
-                let all = self
-                    .memory
-                    .iter()
-                    .filter(|resource| by_key.matches(&resource.key));
+                let all = self.memory.iter().filter(|resource| {
+                    let mut variants = resource.variants.iter();
+                    variants.any(|stored| by_key.selects(&resource.key, stored))
+                });
                 Box::new(all.map(|resource| resource.key.clone()))
             }
         }

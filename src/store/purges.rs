@@ -39,7 +39,7 @@ const SLOTS: usize = 16 * 1_024;
 /// Which stored responses a purge or an invalidation selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Matcher {
-    /// This URI, in every partition.
+    /// This URI in every partition, and what is stored under another and answers this one too (No-Vary-Search).
     Uri(String),
     Prefix(String),
     /// In lower case, with or without a port.
@@ -182,7 +182,7 @@ impl Entries {
         }
         let since = self.log.iter().rev();
         let mut since = since.take_while(|(number, _)| *number > ticket.0);
-        !since.any(|(_, matcher)| matcher.matches(key))
+        !since.any(|(_, matcher)| matcher.matches(key) || matcher.may_select(key, labels))
     }
 
     fn invalidate(&mut self, key: &CacheKey) -> u64 {
@@ -320,11 +320,24 @@ impl Matcher {
     pub(super) fn selects(&self, key: &CacheKey, stored: &StoredResponse) -> bool {
         match self {
             Self::Labels(labels) => stored.is_labelled(labels),
+            Self::Uri(uri) => key.uri() == uri || answers(key, stored, uri),
             by_key => by_key.matches(key),
         }
     }
 
-    /// Whether it selects everything of `key`; a matcher of labels tells one response of it from another.
+    /// Whether it may select something of `key` that is filed under `labels`, for what else than its key these say.
+    fn may_select(&self, key: &CacheKey, labels: &[Label]) -> bool {
+        let Self::Uri(uri) = self else { return false };
+        // They do not tell which URIs: what is refused in vain costs a fetch.
+        labels.iter().any(Label::is_search) && split_query(key.uri()).0 == split_query(uri).0
+    }
+
+    /// Whether it may select one response of a key and not another.
+    pub(super) fn tells_apart(&self) -> bool {
+        matches!(self, Self::Labels(_) | Self::Uri(_))
+    }
+
+    /// Whether it selects everything of `key`.
     pub(super) fn matches(&self, key: &CacheKey) -> bool {
         match self {
             Self::Labels(_) => false,
@@ -379,6 +392,19 @@ impl RowRange {
             until,
         }
     }
+}
+
+/// Whether a response stored under `key` says that it answers this URI too.
+fn answers(key: &CacheKey, stored: &StoredResponse, uri: &str) -> bool {
+    stored.head.terms.search.as_ref().is_some_and(|search| {
+        let (own, asked) = (split_query(key.uri()), split_query(uri));
+        own.0 == asked.0 && search.canonical(own.1) == search.canonical(asked.1)
+    })
+}
+
+/// A URI without its query, and the query, as [`CacheKey::split_query`] splits a key.
+pub(super) fn split_query(uri: &str) -> (&str, &str) {
+    uri.split_once('?').unwrap_or((uri, ""))
 }
 
 /// Whether `authority` is `host`: any port of it, unless `host` names one.

@@ -1,6 +1,8 @@
 //! A response says what of the query does not matter (No-Vary-Search): then it answers other URIs too, and is forwarded,
 //! stored, validated and invalidated under its own.
 
+use serde_json::json;
+
 use crate::support::{Cue, Gateway, Origin, Reply, Request, eventually};
 
 const FIELD: &str = r#"params=("utm")"#;
@@ -182,6 +184,29 @@ async fn a_write_to_either_uri_makes_it_unusable_for_both() {
         gateway.client.ask(request).await;
         let next = gateway.client.get(&url).await;
         assert!(!next.says("hit"), "{written}: {:?}", next.cache_status());
+    }
+}
+
+/// It once said that nothing was stored under the URL, and left it to answer.
+#[tokio::test]
+async fn a_purge_of_either_url_makes_it_unusable_for_both() {
+    for (purged, soft) in [("x", true), ("y", true), ("x", false), ("y", false)] {
+        let gateway = Gateway::start("").await;
+        let origin = with_one_stored(&gateway, "max-age=300").await;
+        let url = origin.url("/a?id=1&utm=y");
+        gateway.client.get(&url).await.assert_says(&["hit"]);
+        let wanted = json!({"url": origin.url(&format!("/a?id=1&utm={purged}")), "soft": soft});
+        let request = Request::new("POST", "/api/v1/cache/purge")
+            .header("Content-Type", "application/json")
+            .body(wanted.to_string());
+        let answer = gateway.admin.ask(request).await.json();
+        assert_eq!(answer["count"], 1, "{purged} {soft}");
+        let next = gateway.client.get(&url).await;
+        assert!(
+            !next.says("hit"),
+            "{purged} {soft}: {:?}",
+            next.cache_status()
+        );
     }
 }
 

@@ -16,7 +16,6 @@ use crate::{
         labels::Label,
         purges::RowRange,
         resource::{BodyFile, StoredBody, StoredResponse},
-        searches::VARIATIONS_MAX,
     },
 };
 
@@ -237,10 +236,11 @@ impl Disk {
         Ok(labelled.into_iter().filter_map(|one| one.key).collect())
     }
 
-    /// By which variations what is stored under a path answers other queries.
+    /// By which variations what is stored under a path answers other queries, at most `limit`.
     pub(in crate::store) fn variations(
         &self,
         path: &str,
+        limit: usize,
     ) -> Result<Vec<SearchVariation>, DiskError> {
         let mut range = RowRange::starting(&Label::search_prefix(path, None));
         self.read(|transaction| {
@@ -248,7 +248,7 @@ impl Disk {
             let records = transaction.open_table(RECORDS)?;
             let mut variations = Vec::new();
             // One row of each variation is enough: the next one is looked for behind all of them.
-            while variations.len() < VARIATIONS_MAX
+            while variations.len() < limit
                 && let Some(row) = tags.range::<&[u8]>(bounds(&range, None))?.next()
             {
                 let row = row?.0.value().to_vec();

@@ -15,7 +15,7 @@ use crate::{
     store::{
         id::RecordId,
         labels::Label,
-        purges::{Matcher, RowRange},
+        purges::{Matcher, RowRange, split_query},
         resource::{Effect, stronger},
     },
 };
@@ -99,18 +99,45 @@ impl Disk {
         selecting: &mut Selecting<'_>,
         selected: &mut Selected,
     ) -> Result<(), DiskError> {
-        for label in selecting.matcher.labels() {
-            self.each_labelled(label, |labelled| {
-                for one in labelled {
+        let matcher = selecting.matcher;
+        let is_done = |key: &CacheKey| matcher.matches(key);
+        for label in self.labels_selected(matcher)? {
+            self.each_labelled(&label, |mut labelled| {
+                labelled.retain(|one| !one.key.as_ref().is_some_and(is_done));
+                for one in &labelled {
                     selecting.elsewhere.remove(&one.id);
                     if !selecting.superseded.contains(&one.id) {
                         selected.add(one.key.as_ref().map_or("", CacheKey::uri));
                     }
                 }
-                self.change_labelled(selecting.effect, labelled)
+                self.change_labelled(selecting.effect, &labelled)
             })?;
         }
         Ok(())
+    }
+
+    /// The labels under which is what a matcher selects by something else than its key.
+    fn labels_selected(&self, matcher: &Matcher) -> Result<Vec<Label>, DiskError> {
+        let Matcher::Uri(uri) = matcher else {
+            return Ok(matcher.labels().to_vec());
+        };
+        let (wanted, query) = split_query(uri);
+        let (mut labels, mut after) = (Vec::new(), None);
+        loop {
+            // Those of a partition begin with it, so all are looked at: one row of each path.
+            let paths = self.search_paths(after.as_deref(), CHUNK_ROWS)?;
+            for path in &paths {
+                if CacheKey::from_text(path).uri() == wanted {
+                    let variations = self.variations(path, usize::MAX)?;
+                    let label = |variation| Label::search(path, variation, query);
+                    labels.extend(variations.iter().map(label));
+                }
+            }
+            if paths.len() < CHUNK_ROWS {
+                return Ok(labels);
+            }
+            after = paths.last().cloned();
+        }
     }
 
     fn change_labelled(
@@ -148,13 +175,13 @@ impl Disk {
     fn each_labelled(
         &self,
         label: &Label,
-        mut work: impl FnMut(&[Labelled]) -> Result<(), DiskError>,
+        mut work: impl FnMut(Vec<Labelled>) -> Result<(), DiskError>,
     ) -> Result<(), DiskError> {
         let range = RowRange::starting(&label.row_prefix());
         let mut after: Option<Vec<u8>> = None;
         loop {
             let (labelled, resume_after) = self.labelled(&range, after.as_deref(), CHUNK_ROWS)?;
-            work(&labelled)?;
+            work(labelled)?;
             if resume_after.is_none() {
                 return Ok(());
             }

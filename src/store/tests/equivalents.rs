@@ -3,7 +3,7 @@
 use super::{Fixture, key};
 use crate::{
     policy::{CacheKey, Mark, Settings, StoredHead, Terms},
-    store::{Published, searches::VARIATIONS_MAX},
+    store::{Published, PurgeKind, Purged, Selector, searches::VARIATIONS_MAX},
 };
 
 fn saying(mut head: StoredHead, field: &str) -> StoredHead {
@@ -183,4 +183,98 @@ async fn paths_without_any_are_not_looked_for_once_the_disk_was_scanned() {
     tokio::time::timeout(limit, scanning).await.unwrap();
     assert!(asked("http://a.example/x?utm=2") && asked("http://b.example/x"));
     assert!(!asked("http://a.example/") && !asked("~p http://a.example/x?utm=1"));
+}
+
+/// What answers `http://a.example/x?id=1`, each in its own way, and then what does not.
+const ANSWERING: [(&str, &str); 4] = [
+    ("http://a.example/x?id=1", r#"params=("utm")"#),
+    ("http://a.example/x?id=1&utm=1", r#"params=("utm")"#),
+    ("~p http://a.example/x?id=1&utm=2", "except=(\"id\")"),
+    ("~query-0f http://a.example/x?id=1&b", r#"params=("b")"#),
+];
+const OTHERS: [(&str, &str); 4] = [
+    ("http://a.example/x?id=2&utm=1", r#"params=("utm")"#),
+    ("http://a.example/x?id=1&other", r#"params=("utm")"#),
+    ("http://a.example/y?id=1", "params"),
+    ("http://a.example:81/x?id=1", "params"),
+];
+
+async fn purge(fixture: &Fixture, kind: PurgeKind) -> Purged {
+    let selector = Selector::Url("http://a.example/x?id=1".to_owned());
+    fixture.store.purge(&selector, kind).await.unwrap()
+}
+
+/// It once counted none of them, and they went on answering.
+#[tokio::test]
+async fn a_purge_by_url_reaches_what_answers_that_url_wherever_it_is() {
+    for place in ["waiting", "both", "disk", "restarted"] {
+        let mut fixture = Fixture::new().await;
+        for (text, field) in ANSWERING.into_iter().chain(OTHERS) {
+            publish(&fixture, text, field);
+        }
+        match place {
+            "waiting" => {}
+            "both" => fixture.store.flush().await.unwrap(),
+            "disk" => fixture.forget_memory().await,
+            _ => fixture = fixture.reopen().await,
+        }
+        let dry = purge(&fixture, PurgeKind::DryRun).await;
+        assert_eq!((dry.count, dry.sample.len()), (4, 4), "{place}: {dry:?}");
+        assert_eq!(purge(&fixture, PurgeKind::Soft).await.count, 4, "{place}");
+        for reopened in [false, true] {
+            if reopened {
+                fixture = fixture.reopen().await;
+            }
+            for (all, mark) in [(ANSWERING, Mark::Stale), (OTHERS, Mark::None)] {
+                for (text, _) in all {
+                    let marked = fixture.mark_of(&key(text)).await;
+                    assert_eq!(marked, Some(mark), "{place} {reopened} {text}");
+                }
+            }
+        }
+        assert_eq!(purge(&fixture, PurgeKind::Hard).await.count, 4, "{place}");
+        let fixture = fixture.reopen().await;
+        for (all, mark) in [(ANSWERING, None), (OTHERS, Some(Mark::None))] {
+            for (text, _) in all {
+                assert_eq!(fixture.mark_of(&key(text)).await, mark, "{place} {text}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_purge_by_url_does_not_count_what_waits_to_be_replaced() {
+    let fixture = Fixture::new().await;
+    let answering = "http://a.example/x?id=1&utm=1";
+    publish(&fixture, answering, r#"params=("utm")"#);
+    fixture.forget_memory().await;
+    fixture.publish(&key(answering), "says nothing");
+    assert_eq!(purge(&fixture, PurgeKind::DryRun).await.count, 0);
+    assert_eq!(purge(&fixture, PurgeKind::Hard).await.count, 0);
+    let fixture = fixture.reopen().await;
+    assert_eq!(fixture.mark_of(&key(answering)).await, Some(Mark::None));
+}
+
+#[tokio::test]
+async fn a_fill_of_what_answers_a_purged_url_loses_to_the_purge() {
+    let fixture = Fixture::new().await;
+    let filling = key("http://a.example/x?id=1&utm=1");
+    let ticket = fixture.store.ticket();
+    purge(&fixture, PurgeKind::Soft).await;
+    assert!(
+        !fixture.store.is_current(ticket, &filling, None),
+        "nobody joins it"
+    );
+    let body = || bytes::Bytes::from_static(b"body");
+    let head = || saying(fixture.head(""), r#"params=("utm")"#);
+    let published = fixture.store.publish(ticket, &filling, head(), body());
+    assert_eq!(published, Published::Purged);
+    for (text, says) in [
+        ("http://a.example/x?id=1&utm=1", false),
+        ("http://a.example/y?id=1&utm=1", true),
+    ] {
+        let head = if says { head() } else { fixture.head("") };
+        let published = fixture.store.publish(ticket, &key(text), head, body());
+        assert_eq!(published, Published::Stored, "{text}");
+    }
 }
