@@ -171,10 +171,11 @@ impl Direct<'_> {
         request_time: Timestamp,
         response: &Response<ResponseBody>,
     ) -> Option<Kept> {
-        let (gateway, arrival, effective) = (self.gateway, self.arrival, self.effective);
+        let (gateway, peer) = (self.gateway, self.peer);
+        let (arrival, effective) = (self.arrival, self.effective);
         // What was forwarded and is not in the key, a parameter or a field, would be a way to choose what others get.
         if !effective.is_filed_as_forwarded()
-            || request::tells_more_than_a_read(gateway, arrival, effective, asked.headers)
+            || request::tells_more_than_a_read(gateway, peer, arrival, effective, asked.headers)
             || !post::may_be_kept(gateway, response.body())
         {
             return None;

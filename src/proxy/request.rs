@@ -1,10 +1,11 @@
 //! The head of a request on its way upstream.
 
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header, uri::Authority};
 
 use super::{
     Gateway, RouteConfig,
     arrival::Arrival,
+    connection::Peer,
     effective::{Effective, Via},
     outgoing::{
         has_overrides, join_cookies, remove_forwarded, remove_hop_by_hop, remove_overrides,
@@ -74,17 +75,22 @@ pub(crate) fn outgoing(
 }
 
 /// Whether the origin of a request was told what it is not told with a read: the host, or that the request is another one
-/// than it says. Its answer may be made of that, and is not for reads.
+/// than it says. Its answer may be made of that, and is not for reads. The address of the listener that the request came to
+/// counts as no host: whoever follows it comes here.
 pub(crate) fn tells_more_than_a_read(
     gateway: &Gateway,
+    peer: &Peer,
     arrival: &Arrival,
     effective: &Effective,
     received: &HeaderMap,
 ) -> bool {
     let route = arrival.route.and_then(|index| gateway.routes.get(index));
-    let is_own = matches!(effective.via, Via::Upstream(_));
-    let tells_host =
-        is_own && received.contains_key(header::HOST) && !may_tell_host(route, &Method::GET);
+    let is_told = matches!(effective.via, Via::Upstream(_)) && !may_tell_host(route, &Method::GET);
+    let leads_elsewhere = |host: &HeaderValue| {
+        let authority = Authority::try_from(host.as_bytes());
+        !authority.is_ok_and(|authority| peer.is_own_listener(&authority))
+    };
+    let tells_host = is_told && received.get(header::HOST).is_some_and(leads_elsewhere);
     tells_host || (!arrival.peer_is_trusted && has_overrides(received))
 }
 

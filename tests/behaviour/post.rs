@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::support::{
-    Answer, Cue, Gateway, Origin, Reply, Request, Step, digest, eventually, noise,
+    Answer, Cue, Gateway, Origin, Reply, Request, Step, digest, eventually, noise, reverse_to,
 };
 
 fn describing(path: &str, body: impl Into<Bytes>) -> Reply {
@@ -210,5 +210,22 @@ async fn an_answer_to_what_no_read_says_is_not_stored() {
         let read = Request::get("/a").header("Host", "shop.example");
         let read = gateway.client.ask(read).await;
         assert_eq!(read.text() == "posted", expected, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn the_address_that_a_request_came_to_leads_nobody_elsewhere() {
+    let origin = answering(describing("/a", "posted")).await;
+    let gateway = Gateway::start(&reverse_to(origin.address())).await;
+    let port = gateway.client.address.port();
+    for (host, expected) in [
+        (format!("127.0.0.1:{port}"), true),
+        (format!("127.0.0.1:{}", port ^ 1), false),
+        (format!("127.0.0.1.example:{port}"), false),
+        (format!("evil.example:{port}"), false),
+    ] {
+        let request = Request::new("POST", "/a").header("Host", &host).body("x");
+        let answer = gateway.client.ask(request).await;
+        assert_eq!(answer.says("stored"), expected, "{host}");
     }
 }
