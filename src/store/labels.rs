@@ -149,9 +149,10 @@ impl Label {
         Self(text.into())
     }
 
-    /// Whether it is of what an origin, or the configuration, has one of, and not of names as many as somebody thinks up.
+    /// Whether it is of what an origin, a path of the configuration, or a stored query has one of, and not of names as many
+    /// as one answer can think up.
     pub(super) fn is_wide(&self) -> bool {
-        matches!(self.0.first(), Some(&(SOME_GROUP | PATHS)))
+        matches!(self.0.first(), Some(&(SOME_GROUP | PATHS | SEARCH)))
     }
 
     /// Where its rows in the `tags` table begin.

@@ -1,7 +1,8 @@
 //! Marks for everything on disk that is filed under a label: in force for lookups until the writer has carried them out.
 //!
-//! Bounds: [`NAMED_MAX`] labels of names, and apart from these [`WIDE_MAX`] wide ones, of a whole origin or of paths: whoever
-//! has no room for names can say more with one of those. One that comes again before it is done takes no more room.
+//! Bounds: [`NAMED_MAX`] labels of names, and apart from these [`WIDE_MAX`] wide ones, of a whole origin, of paths, or of what
+//! answers a query: whoever has no room for names can say more with one of an origin, and the others are none of his. One
+//! that comes again before it is done takes no more room.
 
 use std::collections::HashMap;
 
@@ -121,6 +122,16 @@ mod tests {
         marks.ask(&names, Mark::Invalid, 1);
         assert!(marks.has_room(&origins));
         assert!(marks.has_room(&[Label::paths("http://a", "/**")]));
+        let field = [("no-vary-search", "key-order")].map(|(name, text)| {
+            let name = http::HeaderName::from_static(name);
+            (name, http::HeaderValue::from_static(text))
+        });
+        let settings = crate::policy::Settings::default();
+        let (time, status) = (crate::policy::Timestamp::from_secs(0), http::StatusCode::OK);
+        let headers = field.into_iter().collect();
+        let terms = crate::policy::Terms::parse(status, &headers, &settings, time, time);
+        let variation = terms.search.unwrap();
+        assert!(marks.has_room(&[Label::search("http://a/", &variation, "q")]));
         for number in [2, 3] {
             marks.ask(&origins, Mark::Invalid, number);
             assert!(marks.has_room(&origins));
