@@ -185,6 +185,52 @@ async fn different_variants_do_not_share_a_body() {
 }
 
 #[tokio::test]
+async fn who_waits_shares_an_answer_that_may_not_be_reused_only_where_no_cookie_is_in_play() {
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    origin.on("/settle", Reply::ok(""));
+    for (number, (starter, follower)) in [
+        (Some("ann"), Some("bob")),
+        (Some("ann"), None),
+        (None, Some("bob")),
+        (None, None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (path, cue) = (format!("/{number}"), Cue::new());
+        let hold = cue.clone();
+        origin.on_each(&path, move |seen, nth| {
+            let user = seen.header("cookie").unwrap_or("nobody").to_owned();
+            // Fresh for a time, so not filed under the cookie, and yet for nobody without a word to the origin.
+            let tag = format!("\"{user}\"");
+            let reply = Reply::ok(user).cache_control("no-cache, max-age=300");
+            let reply = reply.header("ETag", &tag);
+            if nth == 0 { reply.held(&hold) } else { reply }
+        });
+        let ask = |user: Option<&'static str>| {
+            let request = Request::get(&origin.url(&path));
+            let request = match user {
+                Some(user) => request.header("Cookie", user),
+                None => request,
+            };
+            let client = gateway.client.clone();
+            async move { (user.unwrap_or("nobody"), client.ask(request).await) }
+        };
+        let mut clients = JoinSet::new();
+        clients.spawn(ask(starter));
+        origin.sees(&path, 1).await;
+        clients.spawn(ask(follower));
+        settle(&gateway, &origin).await;
+        cue.open();
+        for (user, answer) in clients.join_all().await {
+            assert_eq!(answer.text(), user, "{starter:?} {follower:?}");
+        }
+        let is_shared = starter.is_none() && follower.is_none();
+        assert_eq!(origin.seen_at(&path).len(), if is_shared { 1 } else { 2 });
+    }
+}
+
+#[tokio::test]
 async fn when_the_fill_dies_no_follower_takes_its_part_for_the_whole() {
     let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
     for (path, chunked, end) in [

@@ -107,6 +107,11 @@ pub(super) async fn deception(stage: &mut Stage) {
         reply.cache_control("no-cache").header("ETag", "\"a\"")
     })
     .await;
+    together(stage, "no-cache, max-age=300", |reply| {
+        let reply = reply.cache_control("no-cache, max-age=300");
+        reply.header("ETag", "\"a\"")
+    })
+    .await;
     while_the_origin_is_gone(stage).await;
 }
 
