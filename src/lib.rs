@@ -13,6 +13,7 @@ pub mod store;
 pub mod upstream;
 
 pub mod protect;
+pub mod queue;
 
 pub mod admin;
 pub mod proxy;

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Each module and the modules of ours that it may use: only what stands above it.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("policy", &["fuzzing"]),
     ("clock", &["policy"]),
     ("modes", &["policy"]),
@@ -19,6 +19,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
         "protect",
         &["policy", "clock", "telemetry", "store", "upstream"],
     ),
+    ("queue", &["policy", "clock", "telemetry"]),
     (
         "proxy",
         &[
@@ -29,6 +30,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "store",
             "upstream",
             "protect",
+            "queue",
             "fuzzing",
         ],
     ),
@@ -42,6 +44,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "store",
             "upstream",
             "protect",
+            "queue",
         ],
     ),
     (
@@ -52,6 +55,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "store",
             "upstream",
             "protect",
+            "queue",
             "proxy",
             "admin",
         ],
@@ -71,6 +75,7 @@ const EVERYTHING: &[&str] = &[
     "store",
     "upstream",
     "protect",
+    "queue",
     "proxy",
     "admin",
     "config",
@@ -80,9 +85,9 @@ const EVERYTHING: &[&str] = &[
 
 /// Each library that one module wraps, so that it can be replaced there.
 const WRAPPED: [(&str, &[&str]); 7] = [
-    ("redb", &["store"]),
+    ("redb", &["store", "queue"]),
     ("moka", &["store"]),
-    ("postcard", &["store"]),
+    ("postcard", &["store", "queue"]),
     ("governor", &["protect"]),
     ("tokio_rustls", &["upstream"]),
     ("annotate_snippets", &["config"]),

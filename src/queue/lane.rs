@@ -1,0 +1,54 @@
+//! Lanes: what is delivered one after the other, in order of acceptance.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::item::Origin;
+
+/// The identity of a lane: a hash of the origin and the lane's name. What is never ordered (`order_by = "none"`) has a lane
+/// of its own for each write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LaneId(u128);
+
+impl LaneId {
+    /// Of the lane of this name at this origin.
+    pub fn new(origin: &Origin, name: &str) -> Self {
+        let mut hasher = Xxh3::new();
+        let origin = origin.to_string();
+        hasher.update(&(origin.len() as u64).to_le_bytes());
+        hasher.update(origin.as_bytes());
+        hasher.update(name.as_bytes());
+        Self(hasher.digest128())
+    }
+
+    /// Of a write that has no order.
+    pub fn unordered() -> Self {
+        let mut bytes = [0; 16];
+        fastrand::fill(&mut bytes);
+        Self(u128::from_le_bytes(bytes))
+    }
+}
+
+impl fmt::Display for LaneId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LaneId;
+    use crate::queue::Origin;
+
+    #[test]
+    fn a_lane_is_told_apart_by_origin_and_name() {
+        let lane = |origin: &str, name| LaneId::new(&Origin::Upstream(origin.to_owned()), name);
+        assert_eq!(lane("a", "b"), lane("a", "b"));
+        assert_ne!(lane("a", "b"), lane("a", "c"));
+        assert_ne!(lane("a", "bc"), lane("ab", "c"));
+        assert_ne!(LaneId::unordered(), LaneId::unordered());
+    }
+}
