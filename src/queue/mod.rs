@@ -8,10 +8,14 @@
 //! `index` what is known of it in memory, `replay` how it is delivered, [`Outlet`] the seam to the origins.
 //! Deliberately absent: HTTP (the proxy's), connectivity and permits (upstream's), stored responses (the store's).
 
+mod index;
 mod item;
 mod lane;
 mod outlet;
 mod settings;
+
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     item::{
