@@ -15,7 +15,7 @@ use crate::{
     policy::{Mode, Settings},
     protect,
     proxy::{ForwardConfig, RouteConfig},
-    store, telemetry, upstream,
+    queue, store, telemetry, upstream,
 };
 
 mod gather;
@@ -40,7 +40,7 @@ pub use sources::{Flags, Sources};
 use gather::{Gathered, gather};
 use problem::{Problem, Severity};
 use reader::{OptionValue, Reader, options};
-use tables::{Admin, Cache, Forward, Limits, Listen, Route, Storage, Telemetry, Upstream};
+use tables::{Admin, Cache, Forward, Limits, Listen, Queue, Route, Storage, Telemetry, Upstream};
 use tree::Source;
 use value::{Integer, Named, choices};
 
@@ -69,6 +69,8 @@ pub struct Config {
     pub upstream: upstream::Config,
     /// `[[routes]]`, first match wins, `--upstream` last.
     pub routes: Vec<RouteConfig>,
+    /// `[queue]`.
+    pub queue: queue::Config,
     /// `[limits]`.
     pub limits: protect::Config,
     /// `[forward]`.
@@ -123,6 +125,8 @@ options! {
         upstreams: Named<Upstream> = {},
         /// Routes, first match wins.
         routes: Vec<Route> = [],
+        /// Writes that wait for their origins.
+        queue: Queue = {},
         /// Limits on clients.
         limits: Limits = {},
         /// The forward proxy.
@@ -132,7 +136,6 @@ options! {
         /// Logs.
         telemetry: Telemetry = {},
     }
-    later { queue }
 }
 
 choices! { Mode, r#""auto", "online", "prefer-cache" or "offline""#, [
@@ -220,8 +223,9 @@ impl Root {
         let _only_one: u8 = self.config_version.get();
         self.listen.check(problems);
         let upstreams = tables::upstreams(&self.upstreams, problems);
-        let names: Vec<&str> = upstreams.keys().map(String::as_str).collect();
-        let routes = tables::routes(&self.routes, &self.cache, &names, problems);
+        let has_keys = self.queue.key_file.0.is_some();
+        let routes = tables::routes(&self.routes, &self.cache, &upstreams, has_keys, problems);
+        let storage = self.storage.check(problems);
         let reverse = routes.iter().any(|route| route.upstream.is_some());
         if !self.forward.enabled.value && !reverse {
             let title = "nothing to serve: no forward proxy, and no route with an upstream";
@@ -235,7 +239,8 @@ impl Root {
             admin_listener: self.listen.admin.value,
             shutdown_grace: self.listen.shutdown_grace.value,
             mode: self.mode.value,
-            storage: self.storage.check(problems),
+            queue: self.queue.check(&storage.dir, problems),
+            storage,
             cache: self.cache.settings(),
             refresh_ahead_rate: self.cache.refresh_ahead_rate(),
             upstream: upstream::Config {

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use http::{HeaderName, Method, Uri};
+use http::{HeaderName, HeaderValue, Method, Uri};
 use ipnet::IpNet;
 
 use super::{ListenAddress, value::TextValue};
@@ -185,6 +185,21 @@ impl TextValue for Method {
             return Err(format!("did you mean \"{}\"?", text.to_ascii_uppercase()));
         }
         text.parse().map_err(|_| "not a method".to_owned())
+    }
+}
+
+/// A field and its value, `name: value`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FieldLine(pub(super) (HeaderName, HeaderValue));
+
+impl TextValue for FieldLine {
+    const EXPECTED: &'static str = r#"a field such as "x-queued: yes""#;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once(':').ok_or("no `:` in it")?;
+        let value = HeaderValue::from_str(value.trim());
+        let value = value.map_err(|_| "a control character in the value".to_owned())?;
+        Ok(Self((HeaderName::parse(name.trim())?, value)))
     }
 }
 

@@ -47,7 +47,7 @@ const REFERENCE_HEAD: &str = "\
 const EXAMPLE_NAME: &str = "catalog";
 
 /// What stands in the reference for options without a default, and where an example says more than the default.
-const EXAMPLES: [(&str, &str); 10] = [
+const EXAMPLES: [(&str, &str); 13] = [
     ("upstreams.url", "\"https://api.example.com\""),
     ("upstreams.probe.path", "\"/healthz\""),
     ("routes.name", "\"catalog-read\""),
@@ -61,6 +61,9 @@ const EXAMPLES: [(&str, &str); 10] = [
         "{ stale_while_revalidate = \"10m\", stale_if_error = \"7d\" }",
     ),
     ("routes.preserve_host", "false"),
+    ("routes.write.on_stuck", "\"halt\""),
+    ("queue.max_lane_items", "100000"),
+    ("queue.max_client_items", "100000"),
 ];
 
 fn section_with_docs(text: &mut String, table: &Table, header: &str, path: &str, comment: &str) {

@@ -259,6 +259,18 @@ impl TextValue for Name {
     }
 }
 
+/// Any text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Text(pub(super) String);
+
+impl TextValue for Text {
+    const EXPECTED: &'static str = "a string";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
 /// Text that is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Credentials(pub(super) String);

@@ -68,6 +68,7 @@ use crate::{
     modes::Modes,
     policy::{Mode, Settings},
     protect::{self, Admission},
+    queue::WriteSettings,
     store::Store,
     telemetry::{self, DecisionLabels, DurationLabels, LimiterLabels, Metrics, RequestLabels},
     upstream::Upstreams,
@@ -94,6 +95,8 @@ pub struct RouteConfig {
     pub preserve_host: bool,
     /// Path patterns, as `path` has them, of what a successful unsafe request invalidates on the upstream.
     pub invalidates: Vec<String>,
+    /// What becomes of writes.
+    pub write: WriteSettings,
 }
 
 /// The `[forward]` table, checked (the address rules are [`crate::upstream::Config`]'s).

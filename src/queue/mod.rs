@@ -12,6 +12,7 @@ mod index;
 mod item;
 mod lane;
 mod outlet;
+mod seal;
 mod settings;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use self::{
     },
     lane::LaneId,
     outlet::{Delivery, DeliveryBody, Outlet, Proof, Received, SendError},
+    seal::check_key_file,
     settings::{
         Config, Idempotency, KeyFormat, OrderBy, ReplayRate, ResponseTemplate, WriteMode,
         WriteSettings,

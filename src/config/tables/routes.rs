@@ -2,7 +2,9 @@
 
 use http::Method;
 
-use super::Cache;
+use std::collections::BTreeMap;
+
+use super::{Cache, Write, check_write};
 use crate::{
     config::{
         names::{AuthorityPattern, PathPattern},
@@ -13,6 +15,7 @@ use crate::{
     },
     policy::Mode,
     proxy::RouteConfig,
+    upstream::UpstreamConfig,
 };
 
 options! {
@@ -34,8 +37,9 @@ options! {
         /// Path patterns, as in `match.path`, of what a successful request with an unsafe method makes unusable until it is
         /// validated: whatever is stored of the route's upstream under such a path, with any query.
         invalidates: Vec<PathPattern> = [],
+        /// What becomes of writes.
+        write: Write = {},
     }
-    later { write }
 }
 
 options! {
@@ -54,14 +58,17 @@ options! {
 pub(in crate::config) fn routes(
     routes: &[Route],
     cache: &Cache,
-    upstreams: &[&str],
+    upstreams: &BTreeMap<String, UpstreamConfig>,
+    has_keys: bool,
     problems: &mut Vec<Problem>,
 ) -> Vec<RouteConfig> {
+    let names: Vec<&str> = upstreams.keys().map(String::as_str).collect();
     let checked: Vec<RouteConfig> = routes.iter().map(Route::config).collect();
     for (position, route) in routes.iter().enumerate() {
-        check_upstream(route, upstreams, problems);
+        check_upstream(route, &names, problems);
         check_budget(route, cache, problems);
         check_invalidates(route, problems);
+        check_write(route, upstreams, has_keys, problems);
         let (before, this) = (&checked[..position], &checked[position]);
         if before.iter().any(|other| other.name == this.name) {
             let title = format!("`routes.{position}.name`: a second route `{}`", this.name);
@@ -145,6 +152,7 @@ impl Route {
                 .iter()
                 .map(|pattern| pattern.0.clone())
                 .collect(),
+            write: self.write.settings(),
         }
     }
 }
