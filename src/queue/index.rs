@@ -6,7 +6,10 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque, hash_map::Entry as MapEntry},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use smallvec::SmallVec;
@@ -28,6 +31,8 @@ pub(super) struct Index {
     origins: HashMap<Arc<Origin>, OriginLanes>,
     /// Pending writes by the hash of their URL, in order of acceptance.
     urls: HashMap<u64, SmallVec<[ItemId; 1]>>,
+    /// How many these are, for those who only want to know that there are none.
+    pending_urls: Arc<AtomicUsize>,
     clients: HashMap<u64, usize>,
     counts: [usize; State::NAMES.len()],
     usage: Usage,
@@ -142,6 +147,7 @@ impl Index {
             lanes: HashMap::new(),
             origins: HashMap::new(),
             urls: HashMap::new(),
+            pending_urls: Arc::default(),
             clients: HashMap::new(),
             counts: [0; State::NAMES.len()],
             usage: Usage::default(),
@@ -304,9 +310,9 @@ impl Index {
         found.map_or(&[], SmallVec::as_slice)
     }
 
-    /// How many URLs have pending writes.
-    pub(super) fn urls(&self) -> usize {
-        self.urls.len()
+    /// How many URLs have pending writes: may be read without the index.
+    pub(super) fn pending_urls(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.pending_urls)
     }
 
     /// The state in memory: what is claimed for a delivery is `sending` there before it is on disk.
@@ -392,6 +398,7 @@ impl Index {
             let pending = self.urls.entry(entry.url).or_default();
             let at = pending.partition_point(|other| *other < item.id);
             pending.insert(at, item.id);
+            self.pending_urls.store(self.urls.len(), Ordering::Relaxed);
         }
         self.entries.insert(item.id, entry);
         self.settle_lane(item.lane_id);
@@ -415,6 +422,7 @@ impl Index {
             if pending.get().is_empty() {
                 pending.remove();
             }
+            self.pending_urls.store(self.urls.len(), Ordering::Relaxed);
         }
         Some(entry)
     }

@@ -140,6 +140,8 @@ pub struct Item {
     pub method: String,
     /// The effective upstream URI.
     pub url: String,
+    /// The partition of the cache in which what it changes is stored, if that has a name.
+    pub partition: Option<String>,
     /// Who may read its receipt and sees its overlay: keyed hash of the client's credential.
     pub principal: String,
     /// Hash of whom it counts for (`queue.max_client_items`): the credential, or the address of a client without one.

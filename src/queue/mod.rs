@@ -11,6 +11,7 @@
 mod index;
 mod item;
 mod lane;
+mod outcome;
 mod outlet;
 mod seal;
 mod settings;
@@ -24,6 +25,7 @@ pub use self::{
         Repeat, Sealed, State, StoredBody,
     },
     lane::LaneId,
+    outcome::{Observation, Outcome, outcome},
     outlet::{Delivery, DeliveryBody, Outlet, Proof, Received, SendError},
     seal::check_key_file,
     settings::{

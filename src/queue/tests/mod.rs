@@ -43,6 +43,7 @@ pub(super) fn item() -> Item {
         on_stuck: OnStuck::Halt,
         method: "POST".to_owned(),
         url: "http://api.example/orders".to_owned(),
+        partition: None,
         principal: String::new(),
         client: 0,
         body_bytes: 0,
