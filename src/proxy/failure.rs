@@ -77,6 +77,10 @@ impl Failed {
 
 impl From<ForwardError> for Failed {
     fn from(error: ForwardError) -> Self {
+        if matches!(error, ForwardError::Content { .. }) {
+            // Its causes name a file of ours.
+            return Self::internal();
+        }
         let kind = match &error {
             ForwardError::Disconnected | ForwardError::Connect { .. } => {
                 Kind::Forward(Failure::Disconnected)

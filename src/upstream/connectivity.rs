@@ -6,17 +6,23 @@
 use std::{
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use crate::{
     clock::SharedClock,
     policy::{Connectivity, Timestamp},
 };
+
+// Overrides end by the wall clock, which may be set meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// An operator's word that an upstream is online or offline, whatever was measured.
 #[derive(Clone, Debug)]
@@ -36,7 +42,11 @@ pub(super) struct Link {
     has_override: AtomicBool,
     record: Mutex<Record>,
     changes: watch::Sender<Connectivity>,
+    awaited: AtomicUsize,
 }
+
+/// Somebody waits for the upstream to be connected, until this is dropped.
+struct Awaited<'a>(&'a AtomicUsize);
 
 /// What a caller that found an upstream unreachable has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +83,7 @@ impl Link {
             has_override: AtomicBool::new(false),
             record: Mutex::new(record),
             changes: watch::Sender::new(Connectivity::Connected),
+            awaited: AtomicUsize::new(0),
         }
     }
 
@@ -125,6 +136,37 @@ impl Link {
                 return std::future::pending().await;
             }
         }
+    }
+
+    /// Returns once the upstream is taken for connected, also when only an override that says otherwise runs out.
+    pub(super) async fn connected(&self) {
+        let _awaited = Awaited::of(&self.awaited);
+        let mut changes = self.subscribe();
+        while self.effective() == Connectivity::Disconnected {
+            // Nothing announces the end of an override.
+            let look_again = async {
+                match self.override_ends_in() {
+                    Some(pause) => sleep(pause.min(LOOK_AGAIN)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Both may be dropped: the loop looks at the state itself.
+            tokio::select! {
+                changed = changes.changed() => changed.expect("the sender is ours"),
+                () = look_again => {}
+            }
+        }
+    }
+
+    /// Whether somebody waits in [`Self::connected`].
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed) > 0
+    }
+
+    fn override_ends_in(&self) -> Option<Duration> {
+        let until = self.override_in_force()?.until?;
+        let millis = until.millis_since(self.clock.now());
+        Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0)))
     }
 
     /// Notes that no origin can be connected to.
@@ -196,9 +238,24 @@ impl Link {
     }
 }
 
+impl<'a> Awaited<'a> {
+    fn of(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{sync::Arc, time::Duration};
+
+    use tokio::time::Instant;
 
     use super::{ConnectivityOverride, Link, Lost};
     use crate::{
@@ -276,5 +333,35 @@ mod tests {
         assert_eq!(*changes.borrow_and_update(), Connected);
         link.recover();
         assert!(!changes.has_changed().unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_a_connected_link_sees_an_override_run_out() {
+        let (link, clock) = link();
+        link.connected().await;
+        link.set_override(word(Disconnected, Some(1_600)));
+        let (start, waiting) = (Instant::now(), link.connected());
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        assert!(link.is_awaited());
+        // The wall clock is set: the word runs out early.
+        clock.step_secs(600);
+        waiting.await;
+        assert!(start.elapsed() <= super::LOOK_AGAIN);
+        assert!(!link.is_awaited());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_connected_link_is_told_by_the_change() {
+        let (link, _) = link();
+        link.lose();
+        tokio::join!(link.connected(), async {
+            assert!(link.is_awaited());
+            link.recover();
+        });
+        link.lose();
+        tokio::join!(link.connected(), async {
+            link.set_override(word(Connected, None));
+        });
     }
 }

@@ -5,6 +5,8 @@
 
 use std::{error::Error, io, iter, net::SocketAddr, sync::Arc, time::Duration};
 
+use super::{client::ConnectionHistory, content::ContentError};
+
 /// An error of a body being copied.
 pub type BodyError = Box<dyn Error + Send + Sync>;
 
@@ -50,23 +52,30 @@ pub enum ForwardError {
         #[source]
         source: BodyError,
     },
+    /// The content of the request cannot be read from its file: ours, neither the origin's fault nor the client's.
+    #[error("the content of the request cannot be read")]
+    Content {
+        /// Why.
+        #[source]
+        source: BodyError,
+    },
     /// No permit of the upstream within the time one may wait.
     #[error("too many requests wait for this upstream")]
     Overloaded,
 }
 
 impl ForwardError {
-    /// Whether it is certain that the origin has seen nothing of this request. `false` means that it may have seen, and
-    /// executed, all of it.
+    /// Whether it is certain that the origin has executed nothing of this request: it did not leave, or the origin says
+    /// by HTTP/2 that it took no notice of it. `false` means that the origin may have executed all of it.
     pub fn never_sent(&self) -> bool {
         match self {
             Self::Disconnected | Self::Connect { .. } | Self::Denied { .. } | Self::Overloaded => {
                 true
             }
-            // The connection was found closed before the first byte of the request was written.
-            Self::Broken { source } => {
-                find::<hyper::Error>(source.as_ref()).is_some_and(hyper::Error::is_canceled)
-            }
+            Self::Broken { source } => source.is::<Unsent>(),
+            Self::Content { source } => source
+                .downcast_ref()
+                .is_some_and(ContentError::is_before_sending),
             Self::TimedOut { .. } | Self::RequestBody { .. } => false,
         }
     }
@@ -101,10 +110,16 @@ pub(super) enum DialError {
     },
 }
 
-/// The request body's own failure, marked so that it is not taken for the origin's.
+/// What the client library is told of the request body's own failure. Over HTTP/2 it does not hand this on, so the
+/// failure itself waits in the upload's progress.
 #[derive(Debug, thiserror::Error)]
 #[error("the request body broke off")]
-pub(super) struct UploadError(#[source] pub(super) BodyError);
+pub(super) struct UploadError;
+
+/// Marks the failure of a request that the origin has provably not executed.
+#[derive(Debug, thiserror::Error)]
+#[error("the request was not sent")]
+pub(super) struct Unsent(#[source] hyper_util::client::legacy::Error);
 
 /// A response body that stood still.
 #[derive(Debug, thiserror::Error)]
@@ -123,27 +138,37 @@ pub(super) struct UnaskedUpgrade;
 #[error("the origin sent too many interim responses")]
 pub(super) struct InterimFlood;
 
-/// The client library's error in our terms.
+/// The client library's error in our terms. `history` is that of the connection that the request was given, if it had
+/// come so far.
 pub(super) fn classify(
     error: hyper_util::client::legacy::Error,
     authority: &http::uri::Authority,
+    history: Option<&ConnectionHistory>,
 ) -> ForwardError {
     if let Some(dial) = find::<DialError>(&error) {
         return from_dial(dial.clone(), authority);
     }
-    if find::<UploadError>(&error).is_some() {
-        return ForwardError::RequestBody {
-            source: error.into(),
-        };
-    }
-    if error.is_connect() {
-        return ForwardError::Connect {
-            authority: authority.to_string(),
-            source: error.into(),
-        };
-    }
-    ForwardError::Broken {
-        source: error.into(),
+    // Without an error of the connector it is the pool's: the connection that was to be shared came to nothing.
+    let is_unsent = history.is_none() || error.is_connect() || is_handed_back(&error);
+    let source = if is_unsent {
+        Unsent(error).into()
+    } else {
+        error.into()
+    };
+    ForwardError::Broken { source }
+}
+
+/// The connection was found closed before the first byte of the request was written.
+fn is_handed_back(error: &(dyn Error + 'static)) -> bool {
+    find::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled)
+}
+
+/// The failure of a request body: a client's, or of the file in which we keep it.
+pub(super) fn of_content(source: BodyError) -> ForwardError {
+    if source.is::<ContentError>() {
+        ForwardError::Content { source }
+    } else {
+        ForwardError::RequestBody { source }
     }
 }
 

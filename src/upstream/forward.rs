@@ -15,18 +15,31 @@ use super::{
     RequestBody,
     body::ResponseBody,
     client::{ConnectionHistory, HttpClient},
-    error::{ForwardError, InterimFlood, UnaskedUpgrade, classify},
+    error::{ForwardError, InterimFlood, UnaskedUpgrade, classify, of_content},
     group::{Origin, Upstream},
     interim::Interims,
     permits::Permit,
+    sending::Patience,
     upload::{Offer, Progress, Upload},
 };
 use crate::policy::Connectivity;
 
 /// A request that can be sent more than once.
-struct Outgoing {
-    head: request::Parts,
-    body: Offer,
+pub(super) struct Outgoing {
+    pub(super) head: request::Parts,
+    pub(super) body: Offer,
+    pub(super) way: Way,
+}
+
+/// On which connections a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// On a pooled one; once more on a fresh one only when it was provably not sent.
+    Pooled,
+    /// On a pooled one, and once more on a fresh one when that turns out dead.
+    Twice,
+    /// On a fresh one.
+    Fresh,
 }
 
 /// An exchange without a response.
@@ -47,7 +60,8 @@ impl Upstream {
         &self,
         request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, ForwardError> {
-        self.send_outgoing(Outgoing::new(request, Offer::new)).await
+        self.send_outgoing(Outgoing::new(request, Offer::new), Patience::Wait)
+            .await
     }
 
     /// As [`Upstream::send`], for a request whose content is in memory: it is retried with its content.
@@ -58,18 +72,22 @@ impl Upstream {
         &self,
         request: Request<Bytes>,
     ) -> Result<Response<ResponseBody>, ForwardError> {
-        self.send_outgoing(Outgoing::new(request, Offer::whole))
+        self.send_outgoing(Outgoing::new(request, Offer::whole), Patience::Wait)
             .await
     }
 
-    async fn send_outgoing(
+    pub(super) async fn send_outgoing(
         &self,
         outgoing: Outgoing,
+        patience: Patience,
     ) -> Result<Response<ResponseBody>, ForwardError> {
         self.touch();
-        let result = self.send_with_permit(outgoing).await;
-        if let Err(error) = &result {
-            self.failed(error);
+        let result = self.send_with_permit(outgoing, patience).await;
+        match &result {
+            // Nobody was turned away: it only was not its turn.
+            Err(ForwardError::Overloaded) if patience == Patience::AtOnce => {}
+            Err(error) => self.failed(error),
+            Ok(_) => {}
         }
         result
     }
@@ -77,9 +95,10 @@ impl Upstream {
     async fn send_with_permit(
         &self,
         outgoing: Outgoing,
+        patience: Patience,
     ) -> Result<Response<ResponseBody>, ForwardError> {
         self.refuse_while_disconnected()?;
-        let permit = self.permits.acquire().await?;
+        let permit = self.permits.acquire(patience).await?;
         // It may have been lost while we waited.
         self.refuse_while_disconnected()?;
 
@@ -90,7 +109,7 @@ impl Upstream {
         Ok(outgoing.wrap(response, permit))
     }
 
-    fn refuse_while_disconnected(&self) -> Result<(), ForwardError> {
+    pub(super) fn refuse_while_disconnected(&self) -> Result<(), ForwardError> {
         match self.connectivity() {
             Connectivity::Connected => Ok(()),
             Connectivity::Disconnected => Err(ForwardError::Disconnected),
@@ -118,10 +137,14 @@ impl Upstream {
         origin: &Origin,
         outgoing: &Outgoing,
     ) -> Result<Response<Incoming>, ForwardError> {
-        let first = self.exchange(&self.clients.pooled, origin, outgoing).await;
+        let client = match outgoing.way {
+            Way::Pooled | Way::Twice => &self.clients.pooled,
+            Way::Fresh => &self.clients.fresh,
+        };
+        let first = self.exchange(client, origin, outgoing).await;
         match first {
             // The origin closed an idle connection just as we took it: nothing wrong with the origin.
-            Err(failure) if failure.is_of_a_dead_connection() && outgoing.is_repeatable() => self
+            Err(failure) if outgoing.may_be_repeated_after(&failure) => self
                 .exchange(&self.clients.fresh, origin, outgoing)
                 .await
                 .map_err(|failure| failure.error),
@@ -141,15 +164,15 @@ impl Upstream {
         let result = self
             .answer(client, request, &mut captured, &progress, &interims, origin)
             .await;
-        let history = ConnectionHistory::of(&captured).unwrap_or_default();
+        let history = ConnectionHistory::of(&captured);
         match result {
             Ok(response) => {
-                history.mark_used();
+                history.inspect(ConnectionHistory::mark_used);
                 outgoing.check_upgrade(response)
             }
             Err(error) => Err(Failure {
                 error,
-                reused_connection: history.was_used(),
+                reused_connection: history.is_some_and(|history| history.was_used()),
             }),
         }
     }
@@ -187,15 +210,27 @@ impl Upstream {
                 }
             },
         };
-        result.map_err(|error| classify(error, &origin.authority))
+        result.map_err(|error| match progress.take_fault() {
+            Some(fault) => of_content(fault),
+            None => {
+                let history = ConnectionHistory::of(captured);
+                classify(error, &origin.authority, history.as_ref())
+            }
+        })
     }
 }
 
 impl Outgoing {
     fn new<B>(request: Request<B>, offer: fn(B) -> Offer) -> Self {
         let (head, body) = request.into_parts();
+        // Sending it twice does no harm (RFC 9110 section 9.2.1).
+        let way = if head.method.is_safe() {
+            Way::Twice
+        } else {
+            Way::Pooled
+        };
         let body = offer(body);
-        Self { head, body }
+        Self { head, body, way }
     }
 
     fn to(&self, origin: &Origin, first: &Origin) -> (Request<Upload>, Arc<Progress>) {
@@ -211,9 +246,15 @@ impl Outgoing {
         (request, progress)
     }
 
-    /// Whether sending it twice does no harm (RFC 9110 section 9.2.1).
-    fn is_repeatable(&self) -> bool {
-        self.head.method.is_safe() && self.body.is_repeatable()
+    fn may_be_repeated_after(&self, failure: &Failure) -> bool {
+        let broken = matches!(failure.error, ForwardError::Broken { .. });
+        if !broken || self.way == Way::Fresh {
+            return false;
+        }
+        if failure.error.never_sent() {
+            return self.body.is_untouched();
+        }
+        self.way == Way::Twice && failure.reused_connection && self.body.is_repeatable()
     }
 
     /// A 101 that nobody asked for would let the origin choose the protocol.
@@ -238,12 +279,6 @@ impl Outgoing {
         let method: &Method = &self.head.method;
         let body = ResponseBody::new(body, permit, method, head.status, &head.headers);
         Response::from_parts(head, body)
-    }
-}
-
-impl Failure {
-    fn is_of_a_dead_connection(&self) -> bool {
-        self.reused_connection && matches!(self.error, ForwardError::Broken { .. })
     }
 }
 

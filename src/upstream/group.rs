@@ -97,14 +97,29 @@ impl Upstream {
         self.link.effective()
     }
 
-    /// Whether forgetting it would forget an operator's word or requests in flight.
+    /// Whether forgetting it would forget an operator's word, requests in flight, or somebody who waits for it.
     pub(super) fn is_in_use(&self) -> bool {
-        self.link.override_in_force().is_some() || self.permits.in_flight() > 0
+        self.link.override_in_force().is_some()
+            || self.permits.in_flight() > 0
+            || self.link.is_awaited()
     }
 
     /// Changes of [`Self::connectivity`]. An override that runs out is seen at the next change or read.
     pub fn subscribe(&self) -> watch::Receiver<Connectivity> {
         self.link.subscribe()
+    }
+
+    /// Returns once [`Self::connectivity`] is connected. Whoever waits here asks for the upstream all the while: its prober
+    /// goes on.
+    pub async fn connected(&self) {
+        self.touch();
+        self.link.connected().await;
+        self.touch();
+    }
+
+    /// How many requests may be in flight at a time.
+    pub fn max_in_flight(&self) -> usize {
+        self.permits.max_in_flight()
     }
 
     pub(super) fn first(&self) -> &Origin {

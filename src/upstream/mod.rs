@@ -23,6 +23,7 @@ mod registry;
 
 mod forward;
 mod group;
+mod sending;
 
 mod connectivity;
 mod probe;
@@ -34,6 +35,7 @@ mod resolve;
 mod tls;
 
 mod body;
+mod content;
 mod interim;
 mod permits;
 mod upload;
@@ -51,6 +53,7 @@ pub use self::{
     group::Upstream,
     interim::on_interim,
     registry::Upstreams,
+    sending::{Patience, Repeat, Sending, WriteBody},
     stats::UpstreamStatus,
 };
 

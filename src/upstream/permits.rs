@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::error::ForwardError;
+use super::{error::ForwardError, sending::Patience};
 
 // A client that would wait longer is better served stale, or told to come back.
 const MAX_WAIT: Duration = Duration::from_secs(1);
@@ -38,13 +38,18 @@ impl Permits {
         }
     }
 
-    /// A permit, at once or after a short wait.
+    /// A permit, at once or after a short wait. Whoever waits is served first: a permit that comes back is theirs before
+    /// anybody else can see it.
     ///
     /// # Errors
-    /// [`ForwardError::Overloaded`] when too many wait already, or the wait was in vain.
-    pub(super) async fn acquire(&self) -> Result<Permit, ForwardError> {
+    /// [`ForwardError::Overloaded`] when none is free and one is not to wait, too many wait already, or the wait was in
+    /// vain.
+    pub(super) async fn acquire(&self, patience: Patience) -> Result<Permit, ForwardError> {
         if let Ok(held) = Arc::clone(&self.in_flight).try_acquire_owned() {
             return Ok(Permit { _held: held });
+        }
+        if patience == Patience::AtOnce {
+            return Err(ForwardError::Overloaded);
         }
         let _place = self
             .waiting
@@ -54,6 +59,10 @@ impl Permits {
             Ok(Ok(held)) => Ok(Permit { _held: held }),
             _ => Err(ForwardError::Overloaded),
         }
+    }
+
+    pub(super) fn max_in_flight(&self) -> usize {
+        self.max_in_flight
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -67,33 +76,49 @@ mod tests {
 
     use tokio::time::Instant;
 
-    use super::Permits;
+    use super::{
+        Patience::{AtOnce, Wait},
+        Permits,
+    };
 
     #[tokio::test(start_paused = true)]
     async fn a_wait_for_a_permit_ends_after_a_second() {
         let permits = Permits::new(1, 1);
-        let held = permits.acquire().await.unwrap();
+        let held = permits.acquire(Wait).await.unwrap();
         let start = Instant::now();
-        assert!(permits.acquire().await.is_err());
+        assert!(permits.acquire(Wait).await.is_err());
         assert_eq!(start.elapsed(), Duration::from_secs(1));
         assert_eq!(permits.in_flight(), 1);
         drop(held);
-        assert!(permits.acquire().await.is_ok());
+        assert!(permits.acquire(Wait).await.is_ok());
         assert_eq!(permits.in_flight(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn beyond_the_waiting_places_one_is_refused_at_once() {
         let permits = Permits::new(1, 1);
-        let held = permits.acquire().await.unwrap();
+        let held = permits.acquire(Wait).await.unwrap();
         let start = Instant::now();
-        let (first, second) = tokio::join!(permits.acquire(), async {
-            let refused = permits.acquire().await;
+        let (first, second) = tokio::join!(permits.acquire(Wait), async {
+            let refused = permits.acquire(Wait).await;
             assert_eq!(start.elapsed(), Duration::ZERO);
             drop(held);
             refused
         });
         assert!(first.is_ok());
         assert!(second.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_wait_gets_no_permit_before_who_does() {
+        let permits = Permits::new(1, 1);
+        let held = permits.acquire(AtOnce).await.unwrap();
+        assert!(permits.acquire(AtOnce).await.is_err());
+        let (waited, ()) = tokio::join!(permits.acquire(Wait), async {
+            drop(held);
+            assert!(permits.acquire(AtOnce).await.is_err());
+        });
+        drop(waited.unwrap());
+        assert!(permits.acquire(AtOnce).await.is_ok());
     }
 }

@@ -2,7 +2,8 @@
 //! whether a connected one is still there.
 //!
 //! Bounds: at most one per upstream, from half a second to 30 s between two tries; the one of an implicit upstream ends
-//! after 10 min in which nobody asked for it (then the next request finds out by itself).
+//! after 10 min in which nobody asked for it or waited for it to be connected (then the next request finds out by
+//! itself).
 
 use std::{sync::Weak, time::Duration};
 
@@ -84,7 +85,9 @@ impl Upstream {
     }
 
     fn is_forgotten(&self) -> bool {
-        matches!(self.kind, Kind::Implicit) && self.unasked_for() >= FORGET_UNASKED
+        matches!(self.kind, Kind::Implicit)
+            && !self.link.is_awaited()
+            && self.unasked_for() >= FORGET_UNASKED
     }
 
     fn probe_config(&self) -> Option<&ProbeConfig> {
@@ -142,7 +145,11 @@ impl Upstream {
             Err(_) => Err(ProbeError::Unreachable(ForwardError::TimedOut {
                 limit: PROBE_TIMEOUT,
             })),
-            Ok(Err(error)) => Err(ProbeError::Unreachable(classify(error, &origin.authority))),
+            Ok(Err(error)) => Err(ProbeError::Unreachable(classify(
+                error,
+                &origin.authority,
+                None,
+            ))),
             Ok(Ok(response)) if response.status().is_server_error() => {
                 Err(ProbeError::Unwell(response.status()))
             }

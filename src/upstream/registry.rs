@@ -1,7 +1,8 @@
 //! Every upstream: the configured ones by name, and the implicit ones of forward-proxied requests.
 //!
-//! Bounds: 4,096 implicit upstreams; when a further one comes, the sixteenth that nobody asked for the longest is
-//! forgotten, with its probers.
+//! Bounds: 4,096 implicit upstreams besides those in use (requests in flight, an override, somebody who waits for them to
+//! be connected); when a further one comes, the sixteenth that nobody asked for the longest is forgotten, with its
+//! probers.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -327,7 +328,8 @@ fn make_room(implicit: &mut HashMap<(Scheme, Authority), Arc<Upstream>>) {
         .collect();
     let (_, newest_to_go, _) = asked.select_nth_unstable(MAX_IMPLICIT / 16);
     let newest_to_go = *newest_to_go;
-    // An operator's word stays, and so does whoever has requests in flight: their permits bound what is sent there.
+    // An operator's word stays, and so does whoever has requests in flight or is waited for: their permits bound what is
+    // sent there, and one prober is enough.
     implicit
         .retain(|_, upstream| upstream.last_asked.millis() > newest_to_go || upstream.is_in_use());
 }

@@ -224,7 +224,7 @@ fn outcome(error: &ForwardError) -> Option<&'static str> {
         ForwardError::Denied { .. } => "denied",
         ForwardError::TimedOut { .. } => "timeout",
         ForwardError::Broken { .. } => "broken",
-        ForwardError::RequestBody { .. } => "aborted",
+        ForwardError::RequestBody { .. } | ForwardError::Content { .. } => "aborted",
         ForwardError::Overloaded => "overloaded",
     })
 }

@@ -7,7 +7,7 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -15,13 +15,19 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::time::{Instant, sleep_until};
 
-use super::{RequestBody, error::UploadError};
+use super::{
+    RequestBody,
+    content::FileContent,
+    error::{BodyError, UploadError},
+};
 
-/// A request body that can be offered to one attempt after another, as long as none has read from it, or it is in memory.
+/// A request body that can be offered to one attempt after another, as long as none has read from it, or it is kept whole
+/// in memory or in a file.
 #[derive(Clone)]
 pub(super) struct Offer {
     source: Source,
@@ -35,6 +41,8 @@ enum Source {
     Once(Arc<Mutex<Option<RequestBody>>>),
     /// For every attempt anew.
     Whole(Bytes),
+    /// Likewise, from its file.
+    File(Arc<FileContent>),
 }
 
 /// The handle that one attempt gets.
@@ -51,6 +59,8 @@ pub(super) struct Progress {
     last_read_millis: AtomicU64,
     // The client is slower than the origin: not the origin's delay.
     starved: AtomicBool,
+    // Why the body broke off.
+    fault: Mutex<Option<BodyError>>,
 }
 
 impl Offer {
@@ -70,9 +80,31 @@ impl Offer {
         }
     }
 
+    pub(super) fn file(content: Arc<FileContent>) -> Self {
+        Self {
+            size: SizeHint::with_exact(content.length_bytes()),
+            is_empty: content.length_bytes() == 0,
+            source: Source::File(content),
+        }
+    }
+
     /// Whether another attempt would send the same, whatever an earlier one has read.
     pub(super) fn is_repeatable(&self) -> bool {
-        self.is_empty || matches!(self.source, Source::Whole(_))
+        self.is_empty || !matches!(self.source, Source::Once(_))
+    }
+
+    /// Whether another attempt would send the same, because none has read of it or it is repeatable.
+    pub(super) fn is_untouched(&self) -> bool {
+        match &self.source {
+            Source::Once(slot) => {
+                self.is_empty
+                    || slot
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .is_some()
+            }
+            Source::Whole(_) | Source::File(_) => true,
+        }
     }
 
     pub(super) fn upload(&self) -> (Upload, Arc<Progress>) {
@@ -91,6 +123,13 @@ impl Offer {
             Source::Whole(content) => {
                 let body = Full::new(content.clone()).map_err(|never| match never {});
                 Some(RequestBody::new(body))
+            }
+            Source::File(content) => {
+                let frames = Arc::clone(content)
+                    .pieces()
+                    .map_ok(Frame::data)
+                    .map_err(BodyError::from);
+                Some(RequestBody::new(StreamBody::new(Box::pin(frames))))
             }
         }
     }
@@ -121,7 +160,12 @@ impl Body for Upload {
         };
         let polled = Pin::new(body).poll_frame(cx);
         this.progress.note(polled.is_pending());
-        let frame = ready!(polled).map(|frame| frame.map_err(UploadError));
+        let frame = ready!(polled).map(|frame| {
+            frame.map_err(|error| {
+                this.progress.blame(error);
+                UploadError
+            })
+        });
         Poll::Ready(frame)
     }
 
@@ -146,7 +190,21 @@ impl Progress {
             start: Instant::now(),
             last_read_millis: AtomicU64::new(0),
             starved: AtomicBool::new(false),
+            fault: Mutex::default(),
         }
+    }
+
+    /// Why the body broke off, if it did.
+    pub(super) fn take_fault(&self) -> Option<BodyError> {
+        self.fault().take()
+    }
+
+    fn blame(&self, fault: BodyError) {
+        *self.fault() = Some(fault);
+    }
+
+    fn fault(&self) -> MutexGuard<'_, Option<BodyError>> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts the clock anew.

@@ -5,3 +5,4 @@ mod bodies;
 mod exchanges;
 mod outages;
 mod support;
+mod writes;

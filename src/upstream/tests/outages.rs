@@ -327,6 +327,30 @@ async fn the_prober_of_a_forward_target_that_nobody_asks_for_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_prober_of_a_forward_target_that_is_waited_for_goes_on() {
+    let (socket, url) = refusing();
+    let mut config = config([]);
+    config.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
+    let bench = Bench::new(config);
+    let (scheme, authority) = (url.scheme().unwrap(), url.authority().unwrap());
+    let implicit = bench.upstreams.implicit(scheme, authority);
+    implicit.send(get(&implicit, "/")).await.unwrap_err();
+    let start = Instant::now();
+    let (_origin, ()) = tokio::join!(
+        async {
+            tokio::time::sleep(Duration::from_secs(3_600)).await;
+            assert_eq!(implicit.connectivity(), Disconnected);
+            Origin::on(socket.listen(16).unwrap(), |_, _| Reply::Answer(OK))
+        },
+        implicit.connected(),
+    );
+    assert_eq!(start.elapsed().as_secs() / 60, 60, "found by the prober");
+    assert_eq!(implicit.connectivity(), Connected);
+    bench.tasks.close();
+    bench.tasks.wait().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_requests_that_find_out_together_start_one_prober() {
     let (_socket, url) = refusing();
     let bench = Bench::of(vec![url]);
