@@ -16,7 +16,7 @@ use super::{
     body::Body,
     cache_status::CacheStatus,
     connection::Peer,
-    effective::Effective,
+    effective::{Effective, Via},
     failure::Failed,
     invalidation::{Cause, Invalidation, warn_unless_marked},
     outgoing::remove_hop_by_hop,
@@ -153,10 +153,15 @@ impl Direct<'_> {
     }
 
     fn cause<'a>(&'a self, method: &'a Method) -> Cause<'a> {
+        let route = self.arrival.route;
+        let route = route.and_then(|index| self.gateway.routes.get(index));
         Cause {
             gateway: self.gateway,
-            arrival: self.arrival,
-            effective: self.effective,
+            key: self.effective.cache_key(),
+            route: match &self.effective.via {
+                Via::Upstream(name) => route.map(|route| (route, name.as_str())),
+                Via::Forward => None,
+            },
             method,
             rules: &self.settings.query,
         }

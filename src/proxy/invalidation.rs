@@ -8,11 +8,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, StatusCode};
 use tracing::warn;
 
-use super::{
-    Gateway, RouteConfig,
-    arrival::Arrival,
-    effective::{Effective, Via},
-};
+use super::{Gateway, RouteConfig};
 use crate::{
     policy::{self, CacheKey, InvalidationTargets, Mark, Names, QueryRules},
     store::{Paths, StoreError, Ticket},
@@ -31,11 +27,14 @@ pub(crate) struct Invalidation {
 }
 
 /// A request on its way, as far as it decides what its answer invalidates.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Cause<'a> {
     pub(crate) gateway: &'a Arc<Gateway>,
-    pub(crate) arrival: &'a Arrival,
-    pub(crate) effective: &'a Effective,
+    /// What its response would be filed under.
+    pub(crate) key: CacheKey,
+    /// The route that took it, with the upstream it goes to. A forward request, which a route gives its policy only,
+    /// changes nothing of the route's upstream.
+    pub(crate) route: Option<(&'a RouteConfig, &'a str)>,
     pub(crate) method: &'a Method,
     /// What of a query counts.
     pub(crate) rules: &'a QueryRules,
@@ -65,11 +64,11 @@ impl Cause<'_> {
         })
     }
 
-    fn invalidation(self, status: StatusCode, headers: &HeaderMap) -> Option<Invalidation> {
+    fn invalidation(&self, status: StatusCode, headers: &HeaderMap) -> Option<Invalidation> {
         if !policy::may_have_changed(self.method, status) {
             return None;
         }
-        let key = self.effective.cache_key();
+        let key = self.key.clone();
         Some(Invalidation {
             named: policy::invalidates(self.method, &key, status, headers, self.rules),
             groups: policy::invalidates_groups(self.method, status, headers),
@@ -80,14 +79,9 @@ impl Cause<'_> {
         })
     }
 
-    /// A forward request, which a route gives its policy only, changes nothing of the route's upstream.
-    fn paths(self) -> Vec<Paths> {
-        let route = self.arrival.route;
-        let route = route.and_then(|index| self.gateway.routes.get(index));
-        match (route, &self.effective.via) {
-            (Some(route), Via::Upstream(name)) => paths_of(route, name, &self.gateway.upstreams),
-            _ => Vec::new(),
-        }
+    fn paths(&self) -> Vec<Paths> {
+        let of_route = |(route, name)| paths_of(route, name, &self.gateway.upstreams);
+        self.route.map(of_route).unwrap_or_default()
     }
 }
 
