@@ -114,7 +114,7 @@ tags_header = ["X-Tags"]
 urls = ["https://a.example", "http://10.0.0.1:3000/base"]
 connect_timeout = "6s"
 first_byte_timeout = "7s"
-probe = { path = "/healthz?x", interval = "8s" }
+probe = { path = "/healthz?x", interval = "8s", status = 204, body = "well" }
 [[routes]]
 name = "read"
 match = { host = "API.example:80", path = "/v1/**", methods = ["GET", "PURGE"] }
@@ -203,6 +203,8 @@ access = { hits = "none", other = "1/10" }
         (probe.path.as_str(), probe.interval.as_secs()),
         ("/healthz?x", 8)
     );
+    assert_eq!(probe.status.unwrap(), 204);
+    assert_eq!(probe.body.as_deref(), Some("well"));
     assert_eq!(
         (config.upstream.max_in_flight, config.upstream.max_waiting),
         (14, 0)
@@ -460,6 +462,14 @@ fn mistakes_are_pointed_at() {
         (
             "[upstreams.a]\nurl = \"http://a\"\nprobe = {}",
             &["`upstreams.a.probe.path`: missing"],
+        ),
+        (
+            "[upstreams.a]\nurl = \"http://a\"\nprobe = { path = \"/\", status = 101 }",
+            &["`upstreams.a.probe.status`", "from 200 to 599"],
+        ),
+        (
+            "[upstreams.a]\nurl = \"http://a\"\nprobe = { path = \"/\", body = \"\" }",
+            &["`upstreams.a.probe.body`", "nothing is in every answer"],
         ),
         (
             "[upstreams.forward]\nurl = \"http://a\"",

@@ -47,9 +47,11 @@ const REFERENCE_HEAD: &str = "\
 const EXAMPLE_NAME: &str = "catalog";
 
 /// What stands in the reference for options without a default, and where an example says more than the default.
-const EXAMPLES: [(&str, &str); 13] = [
+const EXAMPLES: [(&str, &str); 15] = [
     ("upstreams.url", "\"https://api.example.com\""),
     ("upstreams.probe.path", "\"/healthz\""),
+    ("upstreams.probe.status", "200"),
+    ("upstreams.probe.body", "\"ok\""),
     ("routes.name", "\"catalog-read\""),
     ("routes.match.host", "\"*\""),
     ("routes.match.path", "\"/v1/**\""),

@@ -15,7 +15,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use http::Uri;
+use http::{StatusCode, Uri};
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 
@@ -27,6 +27,7 @@ mod sending;
 
 mod connectivity;
 mod probe;
+mod verify;
 
 mod client;
 mod dial;
@@ -55,6 +56,7 @@ pub use self::{
     registry::Upstreams,
     sending::{Patience, Repeat, Sending, WriteBody},
     stats::UpstreamStatus,
+    verify::{ProbeError, Verified},
 };
 
 /// Checked configuration of this module.
@@ -94,6 +96,10 @@ pub struct ProbeConfig {
     pub path: String,
     /// Time between probes while connected.
     pub interval: Duration,
+    /// The status that the answer must have; `None`: any below 500.
+    pub status: Option<StatusCode>,
+    /// Text that the first 64 KiB of the answer must contain.
+    pub body: Option<String>,
 }
 
 /// A body on its way upstream. Boxed: it is off the way of a hit.

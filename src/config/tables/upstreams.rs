@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use http::Uri;
+use http::{StatusCode, Uri};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         reader::{Sourced, options},
         tree::Origin,
         units::Timeout,
-        value::{FilePath, Named},
+        value::{FilePath, Integer, Named, TextValue},
     },
     upstream::{ProbeConfig, UpstreamConfig},
 };
@@ -43,6 +43,27 @@ options! {
         path: PathAndQuery = required,
         /// Time between probes while connected.
         interval: Timeout = "10s",
+        /// Status that the answer must have; left out: any below 500. With it, or with `body`, a captive portal is not
+        /// taken for the upstream.
+        status: Option<Integer<200, 599>> = absent,
+        /// Text that the first 64 KiB of the answer must contain.
+        body: Option<ProbeText> = absent,
+    }
+}
+
+/// What an answer must contain.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct ProbeText(String);
+
+impl TextValue for ProbeText {
+    const EXPECTED: &'static str = "a text of 1 to 1,024 bytes";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.len() {
+            0 => Err("nothing is in every answer".to_owned()),
+            1..=1_024 => Ok(Self(text.to_owned())),
+            _ => Err("too long".to_owned()),
+        }
     }
 }
 
@@ -58,6 +79,18 @@ pub(in crate::config) fn upstreams(
     named.0.iter().map(check).collect()
 }
 
+impl Probe {
+    fn config(&self) -> ProbeConfig {
+        let status: Option<u16> = self.status.value.map(Integer::get);
+        ProbeConfig {
+            path: self.path.0.clone(),
+            interval: self.interval.0,
+            status: status.and_then(|status| StatusCode::from_u16(status).ok()),
+            body: self.body.value.as_ref().map(|text| text.0.clone()),
+        }
+    }
+}
+
 impl Upstream {
     fn check(&self, name: &str, origin: Origin, problems: &mut Vec<Problem>) -> UpstreamConfig {
         if name == "forward" {
@@ -70,10 +103,7 @@ impl Upstream {
             urls: self.origins(name, origin, problems),
             connect_timeout: self.connect_timeout.value.0,
             first_byte_timeout: self.first_byte_timeout.value.0,
-            probe: self.probe.value.as_ref().map(|probe| ProbeConfig {
-                path: probe.path.0.clone(),
-                interval: probe.interval.0,
-            }),
+            probe: self.probe.value.as_ref().map(Probe::config),
         }
     }
 

@@ -4,5 +4,6 @@ mod addresses;
 mod bodies;
 mod exchanges;
 mod outages;
+mod probes;
 mod support;
 mod writes;

@@ -266,6 +266,8 @@ async fn an_active_probe_finds_out_before_a_request_does() {
     probed.probe = Some(ProbeConfig {
         path: "/healthz?deep".to_owned(),
         interval: Duration::from_secs(10),
+        status: None,
+        body: None,
     });
     let bench = Bench::new(config([("api", probed)]));
     let mut changes = bench.api().subscribe();

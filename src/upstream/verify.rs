@@ -1,0 +1,239 @@
+//! One probe: what is asked, what the answer must be, and what it proves about who answers.
+//!
+//! A captive portal answers too. Only a probe that says what to expect tells it from the origin where there is no TLS;
+//! what passes makes an upstream connected, and what is answered wrongly leaves it as it was.
+//!
+//! Bounds: 10 s for one probe, of whose answer at most 64 KiB are read.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{
+    Method, Request, Response, StatusCode, Uri, Version, header,
+    uri::{PathAndQuery, Scheme},
+};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use super::{
+    ProbeConfig,
+    error::{ForwardError, chain, classify, from_dial},
+    group::{Kind, Origin, Upstream},
+    upload::Upload,
+};
+use crate::policy::{Connectivity, Mode};
+
+// A probe answers "is it there", so it need not wait as long as a request.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How much of an answer is searched for the expected text.
+const SEARCHED_BYTES: usize = 64 * 1024;
+
+/// What is known of who answers for an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verified {
+    /// Its probe has just passed, or TLS proves it on every connection.
+    Proven,
+    /// Nothing: plain HTTP without a probe. Anybody on the way could answer.
+    Unproven,
+}
+
+/// Why a probe did not pass. The text says all of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProbeError {
+    /// Nothing may be sent: an operator's word, or the mode `offline`.
+    #[error("nothing is sent to the upstream by an operator's word")]
+    Forbidden,
+    /// No connection, or no whole answer on it.
+    #[error("{}", chain(.0))]
+    NoAnswer(ForwardError),
+    /// The status is not the expected one; without one, it is of a server's error.
+    #[error("the probe was answered with {0}")]
+    Status(StatusCode),
+    /// The answer lacks the expected text.
+    #[error("the probe's answer lacks the expected text")]
+    Body,
+}
+
+impl Upstream {
+    /// Finds out who answers: runs the configured probe, once and now, on a fresh connection to the origin that a request
+    /// would reach. Without a probe nothing is asked.
+    ///
+    /// # Errors
+    /// See [`ProbeError`]. A failed probe shows in the status as any other.
+    pub async fn verify(&self) -> Result<Verified, ProbeError> {
+        if self.probe_config().is_none() {
+            let is_proven = self.origins.iter().all(|one| one.scheme == Scheme::HTTPS);
+            return Ok(if is_proven {
+                Verified::Proven
+            } else {
+                Verified::Unproven
+            });
+        }
+        if !self.may_be_probed() {
+            return Err(ProbeError::Forbidden);
+        }
+        let result = self.probe_reached_origin().await;
+        self.note_probe(&result);
+        result.map(|()| Verified::Proven)
+    }
+
+    /// Asks one origin after another whether it is there. One that passes is enough.
+    pub(super) async fn probe(&self) {
+        if !self.may_be_probed() {
+            return;
+        }
+        let mut failure = None;
+        for origin in &self.origins {
+            match self.probe_origin(origin).await {
+                Ok(()) => return self.note_probe(&Ok(())),
+                Err(error) => failure = Some(error),
+            }
+        }
+        self.note_probe(&Err(failure.expect("an upstream has an origin")));
+    }
+
+    pub(super) fn probe_config(&self) -> Option<&ProbeConfig> {
+        match &self.kind {
+            Kind::Configured { probe } => probe.as_ref(),
+            Kind::Implicit => None,
+        }
+    }
+
+    fn may_be_probed(&self) -> bool {
+        let forbidden = self
+            .link
+            .override_in_force()
+            .is_some_and(|word| word.connectivity == Connectivity::Disconnected);
+        // In the mode `offline` nothing at all is sent upstream.
+        let offline = self.common.modes.effective(None, self.common.clock.now()) == Mode::Offline;
+        !forbidden && !offline
+    }
+
+    /// The first origin that can be connected to is the one that requests reach: what it answers decides.
+    async fn probe_reached_origin(&self) -> Result<(), ProbeError> {
+        let mut result = Ok(());
+        for origin in self.in_order() {
+            result = self.probe_origin(origin).await;
+            if !matches!(
+                result,
+                Err(ProbeError::NoAnswer(ForwardError::Connect { .. }))
+            ) {
+                break;
+            }
+        }
+        result
+    }
+
+    fn note_probe(&self, result: &Result<(), ProbeError>) {
+        let now = self.common.clock.now();
+        let Err(error) = result else {
+            self.stats.probed(now, true, None);
+            return self.reached();
+        };
+        let text = error.to_string();
+        debug!(upstream = %self.name, error = %text, "Probe failed.");
+        if matches!(error, ProbeError::NoAnswer(ForwardError::Connect { .. })) {
+            self.lost(&text);
+        }
+        self.stats.probed(now, false, Some(text));
+    }
+
+    async fn probe_origin(&self, origin: &Origin) -> Result<(), ProbeError> {
+        let Some(probe) = self.probe_config() else {
+            return self
+                .clients
+                .connector
+                .connect(&origin.scheme, &origin.authority)
+                .await
+                .map(drop)
+                .map_err(|error| ProbeError::NoAnswer(from_dial(error, &origin.authority)));
+        };
+        match timeout(PROBE_TIMEOUT, self.ask_probe(origin, probe)).await {
+            Ok(result) => result,
+            Err(_) => Err(ProbeError::NoAnswer(ForwardError::TimedOut {
+                limit: PROBE_TIMEOUT,
+            })),
+        }
+    }
+
+    async fn ask_probe(&self, origin: &Origin, probe: &ProbeConfig) -> Result<(), ProbeError> {
+        // Always a new connection: a pooled one would not show whether one can connect.
+        let asked = self.clients.fresh.request(request(origin, &probe.path));
+        let response = asked
+            .await
+            .map_err(|error| ProbeError::NoAnswer(classify(error, &origin.authority, None)))?;
+        probe.judge(response).await
+    }
+}
+
+impl ProbeConfig {
+    async fn judge(&self, response: Response<Incoming>) -> Result<(), ProbeError> {
+        let status = response.status();
+        let is_expected = match self.status {
+            Some(expected) => status == expected,
+            None => !status.is_server_error(),
+        };
+        if !is_expected {
+            return Err(ProbeError::Status(status));
+        }
+        match &self.body {
+            Some(text) if !contains(response.into_body(), text.as_bytes()).await? => {
+                Err(ProbeError::Body)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether the text stands in the first 64 KiB.
+async fn contains(mut body: Incoming, text: &[u8]) -> Result<bool, ProbeError> {
+    let mut read = Vec::new();
+    while read.len() < SEARCHED_BYTES {
+        let Some(frame) = body.frame().await else {
+            break;
+        };
+        let frame = frame.map_err(|error| {
+            let source = error.into();
+            ProbeError::NoAnswer(ForwardError::Broken { source })
+        })?;
+        let part = frame.into_data().unwrap_or_else(|_| Bytes::new());
+        // The text may begin in what came before.
+        let begin = read.len().saturating_sub(text.len());
+        let rest = SEARCHED_BYTES - read.len();
+        read.extend_from_slice(&part[..part.len().min(rest)]);
+        if read[begin..]
+            .windows(text.len().max(1))
+            .any(|window| window.starts_with(text))
+        {
+            return Ok(true);
+        }
+    }
+    Ok(text.is_empty())
+}
+
+fn request(origin: &Origin, path: &str) -> Request<Upload> {
+    let path = path.parse().unwrap_or_else(|_| {
+        warn!(path, "The probe's path is no path; probing / instead.");
+        PathAndQuery::from_static("/")
+    });
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(origin.scheme.clone());
+    parts.authority = Some(origin.authority.clone());
+    parts.path_and_query = Some(path);
+    let uri = Uri::from_parts(parts).expect("scheme, authority and path are all there");
+    Request::builder()
+        .method(Method::GET)
+        .uri(uri)
+        .version(Version::HTTP_11)
+        .header(header::HOST, origin.authority.as_str())
+        .header(
+            header::USER_AGENT,
+            concat!("hardtack/", env!("CARGO_PKG_VERSION")),
+        )
+        .body(Upload::empty())
+        .expect("every part is valid")
+}
