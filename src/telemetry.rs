@@ -114,6 +114,12 @@ labels! {
     OperationLabels { op: &'static str }
     /// A limiter.
     LimiterLabels { limiter: &'static str }
+    /// A state of queued writes.
+    QueueStateLabels { state: &'static str }
+    /// Why a write was not queued.
+    RefusalLabels { reason: &'static str }
+    /// What an attempt to deliver a queued write came to.
+    AttemptLabels { outcome: &'static str }
 }
 
 type HistogramFamily<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -157,6 +163,22 @@ pub struct Metrics {
     pub storage_errors: Family<OperationLabels, Counter>,
     /// Free bytes of the data directory's filesystem.
     pub storage_free_bytes: Gauge,
+    /// Queued writes that have not come to their end, by state; set when scraped.
+    pub queue_items: Family<QueueStateLabels, Gauge>,
+    /// What they weigh; set when scraped.
+    pub queue_bytes: Gauge,
+    /// What they may weigh.
+    pub queue_capacity_bytes: Gauge,
+    /// Age of the oldest, in whole seconds; 0 when there is none; set when scraped.
+    pub queue_oldest_item_age: Gauge,
+    /// Writes answered with 202.
+    pub queue_accepted: Counter,
+    /// Writes that were not queued although they should have been, by the reason the client was told.
+    pub queue_refused: Family<RefusalLabels, Counter>,
+    /// Attempts to deliver, by what they came to.
+    pub queue_attempts: Family<AttemptLabels, Counter>,
+    /// From the acceptance of a write to its delivery, in seconds.
+    pub queue_delivery_delay: Histogram,
 }
 
 impl Metrics {
@@ -182,6 +204,14 @@ impl Metrics {
             rate_limited: Family::default(),
             storage_errors: Family::default(),
             storage_free_bytes: Gauge::default(),
+            queue_items: Family::default(),
+            queue_bytes: Gauge::default(),
+            queue_capacity_bytes: Gauge::default(),
+            queue_oldest_item_age: Gauge::default(),
+            queue_accepted: Counter::default(),
+            queue_refused: Family::default(),
+            queue_attempts: Family::default(),
+            queue_delivery_delay: delay_buckets(),
         };
         metrics.register();
         Arc::new(metrics)
@@ -289,10 +319,60 @@ impl Metrics {
             Unit::Bytes,
             self.storage_free_bytes.clone(),
         );
+        self.register_queue();
+        let r = &mut self.registry;
         r.register(
             "build",
             "Build information",
             Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+        );
+    }
+
+    fn register_queue(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "queue_items",
+            "Queued writes by state",
+            self.queue_items.clone(),
+        );
+        r.register_with_unit(
+            "queue",
+            "Weight of queued writes",
+            Unit::Bytes,
+            self.queue_bytes.clone(),
+        );
+        r.register_with_unit(
+            "queue_capacity",
+            "What queued writes may weigh",
+            Unit::Bytes,
+            self.queue_capacity_bytes.clone(),
+        );
+        r.register_with_unit(
+            "queue_oldest_item_age",
+            "Age of the oldest queued write",
+            Unit::Seconds,
+            self.queue_oldest_item_age.clone(),
+        );
+        r.register(
+            "queue_accepted",
+            "Writes answered with 202",
+            self.queue_accepted.clone(),
+        );
+        r.register(
+            "queue_refused",
+            "Writes that were not queued, by reason",
+            self.queue_refused.clone(),
+        );
+        r.register(
+            "queue_attempts",
+            "Attempts to deliver queued writes, by outcome",
+            self.queue_attempts.clone(),
+        );
+        r.register_with_unit(
+            "queue_delivery_delay",
+            "From acceptance to delivery",
+            Unit::Seconds,
+            self.queue_delivery_delay.clone(),
         );
     }
 }
@@ -308,5 +388,12 @@ fn request_buckets() -> Histogram {
 fn stale_buckets() -> Histogram {
     Histogram::new([
         1.0, 10.0, 60.0, 300.0, 1_800.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0,
+    ])
+}
+
+fn delay_buckets() -> Histogram {
+    // From a write that found its origin back at once to one that waited out `queue.max_age`.
+    Histogram::new([
+        0.1, 1.0, 10.0, 60.0, 300.0, 1_800.0, 3_600.0, 21_600.0, 86_400.0, 259_200.0,
     ])
 }
