@@ -35,6 +35,17 @@ pub struct ConnectivityOverride {
     pub reason: Option<String>,
 }
 
+/// An upstream that was lost or is back, or that an operator spoke about.
+#[derive(Clone, Debug)]
+pub struct Transition {
+    /// Name of the upstream.
+    pub upstream: String,
+    /// What it is taken for now.
+    pub connectivity: Connectivity,
+    /// Whether by an operator's word.
+    pub overridden: bool,
+}
+
 /// The state of one upstream.
 pub(super) struct Link {
     clock: SharedClock,

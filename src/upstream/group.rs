@@ -13,14 +13,17 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 use smallvec::SmallVec;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{broadcast, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use super::{
     ProbeConfig,
     client::Clients,
-    connectivity::{ConnectivityOverride, Link, Lost},
+    connectivity::{ConnectivityOverride, Link, Lost, Transition},
     error::ForwardError,
     permits::Permits,
     probe,
@@ -64,6 +67,7 @@ pub(super) struct Common {
     pub(super) tasks: TaskTracker,
     pub(super) shutdown: CancellationToken,
     pub(super) start: Instant,
+    pub(super) transitions: broadcast::Sender<Transition>,
 }
 
 /// One origin of an upstream.
@@ -160,6 +164,7 @@ impl Upstream {
         if lost == Lost::Known {
             return;
         }
+        self.announce();
         match self.kind {
             Kind::Configured { .. } => {
                 warn!(upstream = %self.name, error, "Upstream disconnected.");
@@ -181,6 +186,7 @@ impl Upstream {
         let Some(outage) = self.link.recover() else {
             return;
         };
+        self.announce();
         let outage_secs = outage.as_secs_f64();
         match self.kind {
             Kind::Configured { .. } => {
@@ -209,6 +215,17 @@ impl Upstream {
 
     pub(super) fn set_override(&self, word: Option<ConnectivityOverride>) {
         self.link.set_override(word);
+        self.announce();
+    }
+
+    /// Tells whoever listens, and does not wait for them.
+    fn announce(&self) {
+        // An error says that nobody listens.
+        let _ = self.common.transitions.send(Transition {
+            upstream: self.name.clone(),
+            connectivity: self.connectivity(),
+            overridden: self.link.override_in_force().is_some(),
+        });
     }
 
     pub(super) fn status(&self) -> UpstreamStatus {

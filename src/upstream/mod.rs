@@ -49,7 +49,7 @@ mod tests;
 
 pub use self::{
     body::ResponseBody,
-    connectivity::ConnectivityOverride,
+    connectivity::{ConnectivityOverride, Transition},
     error::{BodyError, ForwardError},
     group::Upstream,
     interim::on_interim,

@@ -13,12 +13,12 @@ use std::{
 
 use http::uri::{Authority, Scheme};
 use rustls::RootCertStore;
-use tokio::time::Instant;
+use tokio::{sync::broadcast, time::Instant};
 
 use super::{
     Config, UpstreamConfig,
     client::{Clients, Connector},
-    connectivity::{ConnectivityOverride, Link},
+    connectivity::{ConnectivityOverride, Link, Transition},
     dial::{self, Dialer},
     error::{ForwardError, from_dial},
     filter::{AddressFilter, Networks, StrictRules},
@@ -31,6 +31,8 @@ use super::{
 use crate::{clock::SharedClock, modes::Modes, policy::Connectivity, telemetry::Metrics};
 
 const MAX_IMPLICIT: usize = 4_096;
+// Whoever listens and is further behind is told how many it missed.
+const MAX_TRANSITIONS: usize = 256;
 
 // The defaults of a configured upstream: a forward-proxied one has no table to say otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -71,6 +73,7 @@ impl Upstreams {
             tasks,
             shutdown,
             start: Instant::now(),
+            transitions: broadcast::Sender::new(MAX_TRANSITIONS),
         };
         let max_in_flight = config.max_in_flight.max(1);
         let resolver = Arc::new(Resolver::new());
@@ -186,6 +189,11 @@ impl Upstreams {
             .chain(&implicit)
             .map(|upstream| upstream.status())
             .collect()
+    }
+
+    /// Every upstream that is lost or comes back from now on. A listener that is more than 256 behind misses the oldest.
+    pub fn transitions(&self) -> broadcast::Receiver<Transition> {
+        self.inner.common.transitions.subscribe()
     }
 
     /// Puts an override on, or takes it off. `false` when there is no upstream of that name.
