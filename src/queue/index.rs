@@ -64,6 +64,7 @@ struct Entry {
     is_claimed: bool,
     weight_bytes: u64,
     accepted_at: Timestamp,
+    waits_since: Timestamp,
     next_at: Timestamp,
     url: u64,
     client: u64,
@@ -346,12 +347,14 @@ impl Index {
         accepted.map(|entry| entry.accepted_at).min()
     }
 
-    /// Pending writes that were accepted before this, at most `limit`.
+    /// Pending writes that were accepted before this, and not revived since, at most `limit`.
     pub(super) fn accepted_before(&self, before: Timestamp, limit: usize) -> Vec<ItemId> {
         let entry = |id: &ItemId| self.entries.get(id);
         let is_old = |id: &&ItemId| entry(id).is_some_and(|entry| entry.accepted_at < before);
         let waits = |id: &ItemId| {
-            entry(id).is_some_and(|entry| entry.state.is_pending() && !entry.is_claimed)
+            entry(id).is_some_and(|entry| {
+                entry.state.is_pending() && !entry.is_claimed && entry.waits_since < before
+            })
         };
         // A lane is in order of acceptance: behind the first that is young enough there are no old ones.
         let of_lane = |lane: &Lane| -> Vec<ItemId> {
@@ -512,6 +515,7 @@ impl Entry {
             is_claimed: false,
             weight_bytes: item.weight_bytes,
             accepted_at: item.accepted_at,
+            waits_since: item.waits_since(),
             next_at: item.next_at,
             url: url_hash(&item.url),
             client: item.client,
@@ -560,7 +564,7 @@ mod tests {
     use crate::{
         policy::Timestamp,
         queue::{
-            Dead, Item, ItemId, LaneId, OnStuck, Origin, Parked, State,
+            Dead, Item, ItemId, LaneId, OnStuck, Origin, Parked, Revival, State,
             tests::{config, item},
         },
     };
@@ -740,5 +744,12 @@ mod tests {
         let old = index.accepted_before(Timestamp::from_secs(60), 9);
         assert_eq!(old, [id(2), id(3)]);
         assert_eq!(index.oldest(), Some(Timestamp::from_secs(1)));
+        items[1].revived = Some(Revival {
+            at: Timestamp::from_secs(60),
+            attempts: 3,
+        });
+        let index = self::index(&items);
+        let old = index.accepted_before(Timestamp::from_secs(60), 9);
+        assert_eq!(old, [id(3)], "a revived one counts anew");
     }
 }

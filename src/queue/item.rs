@@ -182,6 +182,18 @@ pub struct Item {
     pub remark: Option<String>,
     /// When it came to its end: done, cancelled.
     pub ended_at: Option<Timestamp>,
+    /// The last time an operator set it on its way again.
+    pub revived: Option<Revival>,
+}
+
+/// An operator's word that a write shall be tried again. What limits its life counts from here, or it would be dead again at
+/// once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revival {
+    /// When.
+    pub at: Timestamp,
+    /// How many attempts had been made by then.
+    pub attempts: u32,
 }
 
 /// One attempt.
@@ -358,6 +370,17 @@ impl Item {
     /// Whether it holds its place in its lane, so that what comes after it waits.
     pub fn is_in_lane(&self) -> bool {
         self.state.is_pending() || (self.state.is_stuck() && self.on_stuck == OnStuck::Halt)
+    }
+
+    /// Attempts that count toward `queue.max_attempts`.
+    pub fn counted_attempts(&self) -> u32 {
+        let before = self.revived.map_or(0, |revival| revival.attempts);
+        self.attempts.saturating_sub(before)
+    }
+
+    /// Since when it waits, as `queue.max_age` counts it.
+    pub fn waits_since(&self) -> Timestamp {
+        self.revived.map_or(self.accepted_at, |revival| revival.at)
     }
 
     /// Whether `sending` must be on disk before the first byte is sent, because a second sending after a crash would be a

@@ -22,7 +22,7 @@ mod tests;
 pub use self::{
     item::{
         Answer, Attempt, Content, Dead, Done, Item, ItemId, OnStuck, Origin, Parked, PendingReads,
-        Repeat, Sealed, State, StoredBody,
+        Repeat, Revival, Sealed, State, StoredBody,
     },
     lane::LaneId,
     outcome::{Observation, Outcome, outcome},

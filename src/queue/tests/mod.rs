@@ -64,5 +64,6 @@ pub(super) fn item() -> Item {
         last: None,
         remark: None,
         ended_at: None,
+        revived: None,
     }
 }
