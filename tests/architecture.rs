@@ -84,12 +84,13 @@ const EVERYTHING: &[&str] = &[
 ];
 
 /// Each library that one module wraps, so that it can be replaced there.
-const WRAPPED: [(&str, &[&str]); 7] = [
+const WRAPPED: [(&str, &[&str]); 8] = [
     ("redb", &["store", "queue"]),
     ("moka", &["store"]),
     ("postcard", &["store", "queue"]),
     ("governor", &["protect"]),
     ("tokio_rustls", &["upstream"]),
+    ("h2", &["upstream"]),
     ("annotate_snippets", &["config"]),
     ("anyhow", &["main"]),
 ];

@@ -114,6 +114,7 @@ tags_header = ["X-Tags"]
 urls = ["https://a.example", "http://10.0.0.1:3000/base"]
 connect_timeout = "6s"
 first_byte_timeout = "7s"
+http2 = false
 probe = { path = "/healthz?x", interval = "8s", status = 204, body = "well" }
 [[routes]]
 name = "read"
@@ -198,6 +199,7 @@ access = { hits = "none", other = "1/10" }
     );
     assert_eq!(upstream.connect_timeout, Duration::from_secs(6));
     assert_eq!(upstream.first_byte_timeout, Duration::from_secs(7));
+    assert!(!upstream.http2);
     let probe = upstream.probe.as_ref().unwrap();
     assert_eq!(
         (probe.path.as_str(), probe.interval.as_secs()),
@@ -470,6 +472,10 @@ fn mistakes_are_pointed_at() {
         (
             "[upstreams.a]\nurl = \"http://a\"\nprobe = { path = \"/\", body = \"\" }",
             &["`upstreams.a.probe.body`", "nothing is in every answer"],
+        ),
+        (
+            "[upstreams.a]\nurl = \"http://a\"\nhttp2 = true\n[[routes]]\nname = \"a\"\nupstream = \"a\"\npreserve_host = true",
+            &["`preserve_host` and `http2`", ":7:17"],
         ),
         (
             "[upstreams.forward]\nurl = \"http://a\"",

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, Version, header, response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
@@ -44,13 +44,15 @@ impl ResponseBody {
         inner: Incoming,
         permit: Permit,
         method: &Method,
-        status: StatusCode,
-        headers: &HeaderMap,
+        head: &response::Parts,
     ) -> Self {
-        let has_body = *method != Method::HEAD && may_have_body(status);
+        let headers = &head.headers;
+        let has_body = *method != Method::HEAD && may_have_body(head.status);
+        // HTTP/2 marks the end of every body.
+        let is_delimited = head.version == Version::HTTP_2 || is_delimited(headers);
         let permit = (!inner.is_end_stream()).then_some(permit);
         Self {
-            close_delimited: has_body && !is_delimited(headers),
+            close_delimited: has_body && !is_delimited,
             transfer_coded: headers.contains_key(header::TRANSFER_ENCODING),
             stall: (!is_event_stream(headers)).then(StallTimer::new),
             inner: Some(inner),

@@ -1,7 +1,13 @@
-//! The pooled HTTP/1.1 client: our connector below hyper-util's client, which sends targets verbatim.
+//! The pooled client: our connector below hyper-util's client, which sends targets verbatim.
 //!
-//! Every connection counts the responses it has carried, so that a failure on a reused connection can be told from one
+//! Every connection knows whether it has carried a response, so that a failure on a reused connection can be told from one
 //! on a fresh connection.
+//!
+//! HTTP/1.1, and HTTP/2 where the operator says so: over TLS it is offered and the origin chooses, in the clear it is
+//! taken for granted (RFC 9113 section 3.3). What HTTP/2 cannot carry, an upgrade, goes over HTTP/1.1 all the same.
+//! Bounds over HTTP/2: one connection per origin in the pool; each response may send 256 KiB ahead of its reader, and as
+//! many as there are permits at once, so that one slow reader never holds up another; an origin that answers no ping
+//! within 5 s, while anything is under way, is given up.
 
 use std::{
     io,
@@ -33,6 +39,7 @@ use tower_service::Service;
 use super::{
     dial::{self, Dialer},
     error::DialError,
+    frames::{Streams, Watched},
     tls,
     upload::Upload,
 };
@@ -43,14 +50,41 @@ const POOL_IDLE: Duration = Duration::from_secs(4);
 // Bounds the head of a response and the read buffer of a connection.
 const MAX_BUFFER_BYTES: usize = 128 * 1024;
 
-/// The two ways to send a request over one connector.
+// What a response over HTTP/2 may send ahead: a quarter of a second's worth at 8 Mbit/s.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+
+// Of a request over HTTP/2, waiting for the origin to take it.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How requests are sent over one connector.
 #[derive(Clone, Debug)]
 pub(super) struct Clients {
+    pub(super) any: Pair,
+    /// For what only HTTP/1.1 can carry.
+    pub(super) http1: Pair,
+    pub(super) connector: Connector,
+}
+
+/// The two ways to send a request.
+#[derive(Clone, Debug)]
+pub(super) struct Pair {
     /// Reuses idle connections.
     pub(super) pooled: HttpClient,
-    /// Always connects: for the repetition of a request whose pooled connection turned out dead, and for probes.
+    /// Always connects: for the repetition of a request whose pooled connection turned out dead, for what must not share
+    /// one, and for probes.
     pub(super) fresh: HttpClient,
-    pub(super) connector: Connector,
+}
+
+/// What is spoken with an origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocols {
+    Http1,
+    /// Over TLS if the origin chooses it, in the clear always.
+    Http2,
 }
 
 pub(super) type HttpClient = Client<Connector, Upload>;
@@ -60,6 +94,7 @@ pub(super) type HttpClient = Client<Connector, Upload>;
 pub(super) struct Connector {
     pub(super) dialer: Dialer,
     pub(super) tls: Arc<ClientConfig>,
+    pub(super) protocols: Protocols,
 }
 
 /// A connection to an origin.
@@ -68,35 +103,78 @@ pub(super) struct OriginStream {
     history: ConnectionHistory,
 }
 
-/// Whether a connection has carried a response before. Shared by everything that refers to one connection.
+/// What is known of a connection. Shared by everything that refers to it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ConnectionHistory(Arc<AtomicBool>);
+pub(super) struct ConnectionHistory {
+    /// Whether it has carried a response before.
+    was_used: Arc<AtomicBool>,
+    /// If it speaks HTTP/2.
+    streams: Option<Arc<Streams>>,
+}
 
 trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
 impl Clients {
-    pub(super) fn new(connector: Connector, max_idle: usize) -> Self {
-        let build = |max_idle| {
-            Client::builder(ConnectionTasks)
-                .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(POOL_IDLE)
-                .pool_max_idle_per_host(max_idle)
-                .http1_max_buf_size(MAX_BUFFER_BYTES)
-                .set_host(false)
-                .build(connector.clone())
+    pub(super) fn new(connector: Connector, max_in_flight: usize) -> Self {
+        let any = Pair::new(&connector, max_in_flight);
+        let http1 = match connector.protocols {
+            Protocols::Http1 => any.clone(),
+            Protocols::Http2 => Pair::new(&connector.without_http2(), max_in_flight),
         };
         Self {
-            pooled: build(max_idle),
-            fresh: build(0),
+            any,
+            http1,
             connector,
         }
     }
 }
 
+impl Pair {
+    fn new(connector: &Connector, max_in_flight: usize) -> Self {
+        let window_bytes = u32::try_from(max_in_flight)
+            .unwrap_or(u32::MAX)
+            .saturating_mul(STREAM_WINDOW_BYTES)
+            // RFC 9113 section 6.9.1.
+            .min((1 << 31) - 1);
+        let build = |max_idle| {
+            Client::builder(ConnectionTasks)
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(POOL_IDLE)
+                .pool_max_idle_per_host(max_idle)
+                .http1_max_buf_size(MAX_BUFFER_BYTES)
+                .http2_max_header_list_size(MAX_BUFFER_BYTES as u32)
+                .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+                .http2_initial_connection_window_size(window_bytes)
+                .http2_max_send_buf_size(SEND_BUFFER_BYTES)
+                .http2_keep_alive_interval(PING_INTERVAL)
+                .http2_keep_alive_timeout(PING_TIMEOUT)
+                .set_host(false)
+                .build(connector.clone())
+        };
+        Self {
+            pooled: build(max_in_flight),
+            fresh: build(0),
+        }
+    }
+}
+
 impl Connector {
-    /// A connection that is ready for HTTP/1.1.
+    /// For the same origins, which are not told of any protocol: one that knows HTTP/2 only would otherwise refuse the
+    /// handshake, which would look like an origin that is gone.
+    fn without_http2(&self) -> Self {
+        let mut tls = ClientConfig::clone(&self.tls);
+        tls.alpn_protocols.clear();
+        Self {
+            dialer: self.dialer.clone(),
+            tls: Arc::new(tls),
+            protocols: Protocols::Http1,
+        }
+    }
+
+    /// A connection that is ready for requests.
     pub(super) async fn connect(
         &self,
         scheme: &Scheme,
@@ -105,15 +183,31 @@ impl Connector {
         let host = authority.host();
         let port = dial::port(scheme, authority)?;
         let stream = self.dialer.dial(host, port).await?;
-        let io: Box<dyn Transport> = if *scheme == Scheme::HTTPS {
-            Box::new(tls::handshake(Arc::clone(&self.tls), host, stream).await?)
+        if *scheme == Scheme::HTTPS {
+            let stream = tls::handshake(Arc::clone(&self.tls), host, stream).await?;
+            // Only what was offered can have been chosen.
+            let chosen = tls::chosen(&stream);
+            Ok(OriginStream::new(Box::new(stream), chosen))
         } else {
-            Box::new(stream)
+            Ok(OriginStream::new(Box::new(stream), self.protocols))
+        }
+    }
+}
+
+impl OriginStream {
+    fn new(io: Box<dyn Transport>, spoken: Protocols) -> Self {
+        let mut history = ConnectionHistory::default();
+        let io = match spoken {
+            Protocols::Http1 => io,
+            Protocols::Http2 => {
+                let streams = history.streams.insert(Arc::default());
+                Box::new(Watched::new(io, Arc::clone(streams)))
+            }
         };
-        Ok(OriginStream {
+        Self {
             io: TokioIo::new(io),
-            history: ConnectionHistory::default(),
-        })
+            history,
+        }
     }
 }
 
@@ -129,11 +223,17 @@ impl ConnectionHistory {
     }
 
     pub(super) fn was_used(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.was_used.load(Ordering::Relaxed)
     }
 
     pub(super) fn mark_used(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.was_used.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the origin has said that it took no notice of streams that were opened.
+    pub(super) fn some_are_disowned(&self) -> bool {
+        let streams = self.streams.as_ref();
+        streams.is_some_and(|streams| streams.some_are_disowned())
     }
 }
 
@@ -160,7 +260,12 @@ impl Service<Uri> for Connector {
 
 impl Connection for OriginStream {
     fn connected(&self) -> Connected {
-        Connected::new().extra(self.history.clone())
+        let connected = Connected::new().extra(self.history.clone());
+        if self.history.streams.is_some() {
+            connected.negotiated_h2()
+        } else {
+            connected
+        }
     }
 }
 

@@ -149,7 +149,12 @@ pub(super) fn classify(
         return from_dial(dial.clone(), authority);
     }
     // Without an error of the connector it is the pool's: the connection that was to be shared came to nothing.
-    let is_unsent = history.is_none() || error.is_connect() || is_handed_back(&error);
+    let is_unsent = match history {
+        None => true,
+        Some(history) => {
+            error.is_connect() || is_handed_back(&error) || is_disowned(&error, history)
+        }
+    };
     let source = if is_unsent {
         Unsent(error).into()
     } else {
@@ -161,6 +166,15 @@ pub(super) fn classify(
 /// The connection was found closed before the first byte of the request was written.
 fn is_handed_back(error: &(dyn Error + 'static)) -> bool {
     find::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled)
+}
+
+/// The origin says that it took no notice of the request (RFC 9113 sections 6.8 and 8.7).
+fn is_disowned(error: &(dyn Error + 'static), history: &ConnectionHistory) -> bool {
+    let Some(error) = find::<h2::Error>(error).filter(|error| error.is_remote()) else {
+        return false;
+    };
+    let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    is_refused || (error.is_go_away() && history.some_are_disowned())
 }
 
 /// The failure of a request body: a client's, or of the file in which we keep it.

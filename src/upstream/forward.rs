@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, Version, header, request};
+use http::{HeaderValue, Request, Response, Version, header, request};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use tokio::time::Instant;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{
     RequestBody,
     body::ResponseBody,
-    client::{ConnectionHistory, HttpClient},
+    client::{ConnectionHistory, HttpClient, Pair, Protocols},
     error::{ForwardError, InterimFlood, UnaskedUpgrade, classify, of_content},
     group::{Origin, Upstream},
     interim::Interims,
@@ -137,15 +137,16 @@ impl Upstream {
         origin: &Origin,
         outgoing: &Outgoing,
     ) -> Result<Response<Incoming>, ForwardError> {
+        let clients = outgoing.clients(self);
         let client = match outgoing.way {
-            Way::Pooled | Way::Twice => &self.clients.pooled,
-            Way::Fresh => &self.clients.fresh,
+            Way::Pooled | Way::Twice => &clients.pooled,
+            Way::Fresh => &clients.fresh,
         };
         let first = self.exchange(client, origin, outgoing).await;
         match first {
             // The origin closed an idle connection just as we took it: nothing wrong with the origin.
             Err(failure) if outgoing.may_be_repeated_after(&failure) => self
-                .exchange(&self.clients.fresh, origin, outgoing)
+                .exchange(&clients.fresh, origin, outgoing)
                 .await
                 .map_err(|failure| failure.error),
             other => other.map_err(|failure| failure.error),
@@ -158,7 +159,7 @@ impl Upstream {
         origin: &Origin,
         outgoing: &Outgoing,
     ) -> Result<Response<Incoming>, Failure> {
-        let (mut request, progress) = outgoing.to(origin, self.first());
+        let (mut request, progress) = outgoing.to(origin, self);
         let mut captured = capture_connection(&mut request);
         let interims = Interims::of(&mut request, &outgoing.head.extensions);
         let result = self
@@ -233,7 +234,20 @@ impl Outgoing {
         Self { head, body, way }
     }
 
-    fn to(&self, origin: &Origin, first: &Origin) -> (Request<Upload>, Arc<Progress>) {
+    fn clients<'a>(&self, upstream: &'a Upstream) -> &'a Pair {
+        if self.asks_for_an_upgrade() {
+            &upstream.clients.http1
+        } else {
+            &upstream.clients.any
+        }
+    }
+
+    fn asks_for_an_upgrade(&self) -> bool {
+        self.head.headers.contains_key(header::UPGRADE)
+    }
+
+    fn to(&self, origin: &Origin, upstream: &Upstream) -> (Request<Upload>, Arc<Progress>) {
+        let first = upstream.first();
         let (upload, progress) = self.body.upload();
         let mut request = Request::new(upload);
         *request.method_mut() = self.head.method.clone();
@@ -242,6 +256,9 @@ impl Outgoing {
         *request.headers_mut() = self.head.headers.clone();
         if origin.authority != first.authority {
             replace_host(request.headers_mut(), first, origin);
+        }
+        if upstream.clients.connector.protocols == Protocols::Http2 && !self.asks_for_an_upgrade() {
+            fit_for_http2(request.headers_mut(), origin);
         }
         (request, progress)
     }
@@ -260,7 +277,7 @@ impl Outgoing {
     /// A 101 that nobody asked for would let the origin choose the protocol.
     fn check_upgrade(&self, response: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
         let switches = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
-        if switches && !self.head.headers.contains_key(header::UPGRADE) {
+        if switches && !self.asks_for_an_upgrade() {
             let source = UnaskedUpgrade.into();
             return Err(Failure {
                 error: ForwardError::Broken { source },
@@ -276,8 +293,7 @@ impl Outgoing {
         if head.headers.contains_key(header::TRANSFER_ENCODING) {
             head.headers.remove(header::CONTENT_LENGTH);
         }
-        let method: &Method = &self.head.method;
-        let body = ResponseBody::new(body, permit, method, head.status, &head.headers);
+        let body = ResponseBody::new(body, permit, &self.head.method, &head);
         Response::from_parts(head, body)
     }
 }
@@ -291,8 +307,19 @@ fn replace_host(headers: &mut http::HeaderMap, first: &Origin, origin: &Origin) 
         .get(header::HOST)
         .is_some_and(|host| host.as_bytes() == first.authority.as_str().as_bytes());
     if named_the_first {
-        let host = HeaderValue::from_str(origin.authority.as_str())
-            .expect("an authority is made of visible ASCII");
-        headers.insert(header::HOST, host);
+        set_host(headers, origin);
     }
+}
+
+/// `Host` says what `:authority` will say (RFC 9113 section 8.3.1). There are no connection options; with them the library
+/// would remove the `TE` that they name, which HTTP/2 keeps.
+fn fit_for_http2(headers: &mut http::HeaderMap, origin: &Origin) {
+    set_host(headers, origin);
+    headers.remove(header::CONNECTION);
+}
+
+fn set_host(headers: &mut http::HeaderMap, origin: &Origin) {
+    let host = HeaderValue::from_str(origin.authority.as_str())
+        .expect("an authority is made of visible ASCII");
+    headers.insert(header::HOST, host);
 }

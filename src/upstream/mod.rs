@@ -10,7 +10,7 @@
 //! byte as configured, 60 s between two parts of a body.
 //!
 //! Absent on purpose, until they come: breakers and balance between origins (a short hold-down in `group` keeps their
-//! place), adaptive limits (`permits`), HTTP/2 to origins.
+//! place), adaptive limits (`permits`).
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -32,6 +32,7 @@ mod verify;
 mod client;
 mod dial;
 mod filter;
+mod frames;
 mod resolve;
 mod tls;
 
@@ -83,6 +84,8 @@ pub struct UpstreamConfig {
     pub connect_timeout: Duration,
     /// Time from the request's end to the response head.
     pub first_byte_timeout: Duration,
+    /// Whether HTTP/2 is spoken: offered over TLS, and taken for granted in the clear.
+    pub http2: bool,
     /// Active probe, if configured.
     pub probe: Option<ProbeConfig>,
     /// Trust anchors besides the system's, for origins with a private authority.

@@ -17,7 +17,7 @@ use tokio::{sync::broadcast, time::Instant};
 
 use super::{
     Config, UpstreamConfig,
-    client::{Clients, Connector},
+    client::{Clients, Connector, Protocols},
     connectivity::{ConnectivityOverride, Link, Transition},
     dial::{self, Dialer},
     error::{ForwardError, from_dial},
@@ -85,7 +85,8 @@ impl Upstreams {
                     filter: Arc::new(strict_filter(&config, own_listeners)),
                     connect_timeout: CONNECT_TIMEOUT,
                 },
-                tls: tls::client_config(roots.clone(), &[]),
+                tls: tls::client_config(roots.clone(), &[], Protocols::Http1),
+                protocols: Protocols::Http1,
             },
             max_in_flight,
         );
@@ -241,13 +242,19 @@ impl Inner {
         resolver: &Arc<Resolver>,
         roots: &RootCertStore,
     ) -> Clients {
+        let protocols = if config.http2 {
+            Protocols::Http2
+        } else {
+            Protocols::Http1
+        };
         let connector = Connector {
             dialer: Dialer {
                 resolver: Arc::clone(resolver),
                 filter: Arc::new(AddressFilter::Configured),
                 connect_timeout: config.connect_timeout,
             },
-            tls: tls::client_config(roots.clone(), &config.extra_roots),
+            tls: tls::client_config(roots.clone(), &config.extra_roots, protocols),
+            protocols,
         };
         Clients::new(connector, self.max_in_flight)
     }

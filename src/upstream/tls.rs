@@ -10,7 +10,7 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tracing::warn;
 
-use super::error::DialError;
+use super::{client::Protocols, error::DialError};
 
 /// Time for a handshake.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -27,10 +27,15 @@ pub(super) fn roots() -> RootCertStore {
     roots
 }
 
-/// A client configuration with these anchors.
+const HTTP2: &[u8] = b"h2";
+
+const HTTP1: &[u8] = b"http/1.1";
+
+/// A client configuration with these anchors, which offers these protocols.
 pub(super) fn client_config(
     mut roots: RootCertStore,
     extra: &[CertificateDer<'static>],
+    protocols: Protocols,
 ) -> Arc<ClientConfig> {
     let (_, rejected) = roots.add_parsable_certificates(extra.iter().cloned());
     if rejected > 0 {
@@ -42,8 +47,19 @@ pub(super) fn client_config(
         .expect("ring supports the default protocol versions")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = match protocols {
+        Protocols::Http1 => vec![HTTP1.to_vec()],
+        Protocols::Http2 => vec![HTTP2.to_vec(), HTTP1.to_vec()],
+    };
     Arc::new(config)
+}
+
+/// What the origin chose of what it was offered.
+pub(super) fn chosen(stream: &TlsStream<TcpStream>) -> Protocols {
+    match stream.get_ref().1.alpn_protocol() {
+        Some(HTTP2) => Protocols::Http2,
+        _ => Protocols::Http1,
+    }
 }
 
 /// The handshake, under its time limit.

@@ -162,7 +162,7 @@ impl Upstream {
 
     async fn ask_probe(&self, origin: &Origin, probe: &ProbeConfig) -> Result<(), ProbeError> {
         // Always a new connection: a pooled one would not show whether one can connect.
-        let asked = self.clients.fresh.request(request(origin, &probe.path));
+        let asked = self.clients.any.fresh.request(request(origin, &probe.path));
         let response = asked
             .await
             .map_err(|error| ProbeError::NoAnswer(classify(error, &origin.authority, None)))?;

@@ -15,6 +15,7 @@ mod deception;
 mod directives;
 mod evil_origin;
 mod first_read;
+mod http2;
 mod interim;
 mod invalidation;
 mod keys;

@@ -68,6 +68,7 @@ pub(in crate::config) fn routes(
         check_upstream(route, &names, problems);
         check_budget(route, cache, problems);
         check_invalidates(route, problems);
+        check_host(route, upstreams, problems);
         check_write(route, upstreams, has_keys, problems);
         let (before, this) = (&checked[..position], &checked[position]);
         if before.iter().any(|other| other.name == this.name) {
@@ -108,6 +109,22 @@ fn check_budget(route: &Route, cache: &Cache, problems: &mut Vec<Problem>) {
         );
         let problem = Problem::error(own.origin, title).label("one budget for all routes");
         problems.push(problem.help("write it in `[cache]`"));
+    }
+}
+
+/// Over HTTP/2 the host that is asked for is the one that is connected to.
+fn check_host(
+    route: &Route,
+    upstreams: &BTreeMap<String, UpstreamConfig>,
+    problems: &mut Vec<Problem>,
+) {
+    let upstream = route.upstream.value.as_ref();
+    let upstream = upstream.and_then(|name| upstreams.get(&name.0));
+    if route.preserve_host.value && upstream.is_some_and(|upstream| upstream.http2) {
+        let title = format!("route `{}`: `preserve_host` and `http2`", route.name.0);
+        let label = "the upstream speaks HTTP/2, which takes no other Host than its own";
+        let problem = Problem::error(route.preserve_host.origin, title).label(label);
+        problems.push(problem.help("leave out one of them"));
     }
 }
 

@@ -28,6 +28,9 @@ options! {
         connect_timeout: Timeout = "2s",
         /// Time from the end of the request to the head of the response.
         first_byte_timeout: Timeout = "60s",
+        /// Whether HTTP/2 is spoken: over TLS if the origin chooses it, over `http://` without asking. The client's Host,
+        /// interim responses and WebSocket do not go with it; an upgrade is tried over HTTP/1.1.
+        http2: bool = false,
         /// PEM file with certificates of a private authority, trusted besides the system's.
         ca_file: FilePath = "",
         /// Active probe; passive detection always works.
@@ -103,6 +106,7 @@ impl Upstream {
             urls: self.origins(name, origin, problems),
             connect_timeout: self.connect_timeout.value.0,
             first_byte_timeout: self.first_byte_timeout.value.0,
+            http2: self.http2.value,
             probe: self.probe.value.as_ref().map(Probe::config),
         }
     }

@@ -3,6 +3,7 @@
 mod addresses;
 mod bodies;
 mod exchanges;
+mod http2;
 mod outages;
 mod probes;
 mod support;

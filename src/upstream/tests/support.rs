@@ -236,6 +236,7 @@ pub(super) fn upstream(urls: Vec<Uri>) -> UpstreamConfig {
         urls,
         connect_timeout: Duration::from_secs(2),
         first_byte_timeout: Duration::from_secs(60),
+        http2: false,
         probe: None,
         extra_roots: Vec::new(),
     }
