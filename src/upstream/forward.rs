@@ -52,7 +52,8 @@ struct Failure {
 impl Upstream {
     /// Sends a request whose URI is absolute and whose `Host` is set, and returns when the response head is whole.
     /// Tries every origin when a connect fails; retries a safe request without a body once when a pooled connection turns
-    /// out dead. A 101 keeps hyper's upgrade in the extensions.
+    /// out dead, and any request that was provably not sent as long as nothing of its body is gone. A 101 keeps hyper's
+    /// upgrade in the extensions.
     ///
     /// # Errors
     /// See [`ForwardError`]; a failure to connect to every origin makes the upstream disconnected and starts the prober.

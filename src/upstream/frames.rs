@@ -249,7 +249,7 @@ mod tests {
             }
         };
         check(&[opened(1)], &[], false);
-        check(&[opened(1)], &[data.clone()], false);
+        check(&[opened(1)], std::slice::from_ref(&data), false);
         check(&[opened(1)], &[goaway(0)], true);
         check(&[opened(1)], &[goaway(1)], false);
         check(

@@ -2,7 +2,8 @@
 //!
 //! A 101 is none of them: here it is a final answer. They do not move the first-byte timer: a 102 a second is no answer.
 //! Bounds: an exchange with more than [`INTERIM_MAX`] of them is given up, whether anybody listens or not, because
-//! reading them costs time and nothing else holds the origin back.
+//! reading them costs time and nothing else holds the origin back. Over HTTP/2 the library passes over them: nobody hears
+//! of them, and the first-byte timer alone bounds them.
 
 use std::sync::{
     Arc,

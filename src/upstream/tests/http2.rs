@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{future::join_all, stream};
+use futures_util::{StreamExt, future::join_all, stream};
 use http::{Request, Uri};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -191,7 +191,7 @@ async fn a_request_was_never_sent_only_where_the_origin_disowns_it() {
             match deed {
                 Deed::Reset(reason) => connection.reset(stream, reason).await,
                 Deed::GoAway(last) => connection.go_away(last).await,
-                Deed::Close => return,
+                Deed::Close => {}
                 Deed::Silence(_) => connection.until_closed().await,
                 Deed::Death(_) => {
                     connection.pings = Pings::Ignored;
@@ -260,7 +260,42 @@ async fn what_the_origin_disowns_is_repeated_once_on_a_fresh_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_share_a_connection_and_a_refused_one_ends_no_other() {
+async fn a_passed_write_is_repeated_only_where_its_content_is_still_there() {
+    for is_streamed in [false, true] {
+        let (origin, bench) = Http2Origin::new().await;
+        let requests = async {
+            let mut connection = origin.accept().await;
+            let stream = connection.request().await;
+            if is_streamed {
+                connection.next_of(DATA).await;
+            }
+            connection.reset(stream, REFUSED_STREAM).await;
+            if is_streamed {
+                return;
+            }
+            let mut connection = origin.accept().await;
+            let stream = connection.request().await;
+            connection.answer(stream).await;
+        };
+        let api = bench.api();
+        let body = if is_streamed {
+            let parts = stream::once(async { Ok(Frame::data(Bytes::from_static(b"part"))) });
+            let open = parts.chain(stream::pending());
+            RequestBody::new(StreamBody::new(Box::pin(open)))
+        } else {
+            no_body()
+        };
+        let sent = request(&api, "POST", "/").body(body).unwrap();
+        let (answer, ()) = tokio::join!(api.send(sent), requests);
+        match answer {
+            Ok(response) => assert!(!is_streamed && response.status() == 200),
+            Err(error) => assert!(is_streamed && error.never_sent(), "{error:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_share_a_connection() {
     let (origin, bench) = Http2Origin::new().await;
     let origin = async {
         let mut connection = origin.accept().await;
