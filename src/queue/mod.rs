@@ -10,6 +10,7 @@
 
 mod index;
 mod item;
+mod journal;
 mod lane;
 mod outcome;
 mod outlet;
@@ -24,10 +25,11 @@ pub use self::{
         Answer, Attempt, Content, Dead, Done, Item, ItemId, OnStuck, Origin, Parked, PendingReads,
         Repeat, Revival, Sealed, State, StoredBody,
     },
+    journal::OpenError,
     lane::LaneId,
     outcome::{Observation, Outcome, outcome},
     outlet::{Delivery, DeliveryBody, Outlet, Proof, Received, SendError},
-    seal::check_key_file,
+    seal::{KeyFileError, check_key_file},
     settings::{
         Config, Idempotency, KeyFormat, OrderBy, ReplayRate, ResponseTemplate, WriteMode,
         WriteSettings,

@@ -1,0 +1,146 @@
+//! Where the database is: `queue.redb` in the data directory.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use redb::{Builder, Database, backends::FileBackend};
+
+use super::{error::DiskError, spool::sync_directory};
+
+/// Pages that redb keeps in memory: the rows that each commit changes. redb's own default is 1 GiB.
+const PAGE_CACHE_BYTES: usize = 16 * 1024 * 1024;
+
+/// About what a small commit writes.
+const PROBE_BYTES: usize = 64 * 1024;
+
+/// Damaged databases that are kept. Beyond this the last one is replaced: what could be read of it was salvaged.
+const SET_ASIDE_MAX: u32 = 9;
+
+/// Where the database is.
+#[derive(Clone, Debug)]
+pub(super) enum Backing {
+    /// `queue.redb` in this data directory.
+    Directory(PathBuf),
+    /// Somewhere that fails on demand; other files are in this data directory.
+    #[cfg(test)]
+    Faulty(PathBuf, super::tests::faults::FaultyStorage),
+}
+
+impl Backing {
+    pub(super) fn dir(&self) -> &Path {
+        match self {
+            Self::Directory(dir) => dir,
+            #[cfg(test)]
+            Self::Faulty(dir, _) => dir,
+        }
+    }
+
+    pub(super) fn file(&self) -> PathBuf {
+        self.dir().join("queue.redb")
+    }
+
+    /// Where a salvaged database grows.
+    pub(super) fn new_file(&self) -> PathBuf {
+        self.dir().join("queue.redb.new")
+    }
+
+    /// The bytes of the database, where there are any.
+    pub(super) fn bytes(&self) -> io::Result<Option<u64>> {
+        match self {
+            Self::Directory(_) => match fs::metadata(self.file()) {
+                Ok(metadata) => Ok(Some(metadata.len()).filter(|bytes| *bytes > 0)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            },
+            #[cfg(test)]
+            Self::Faulty(_, storage) => Ok(Some(storage.bytes()).filter(|bytes| *bytes > 0)),
+        }
+    }
+
+    /// Opens the database. One that is not there, or empty, is made.
+    pub(super) fn open(&self) -> Result<Database, DiskError> {
+        match self {
+            Self::Directory(_) => open_file(&self.file()),
+            #[cfg(test)]
+            Self::Faulty(_, storage) => {
+                let open = || Ok(builder().create_with_backend(storage.open())?);
+                catch_unwind(AssertUnwindSafe(open)).unwrap_or(Err(DiskError::Panicked))
+            }
+        }
+    }
+
+    /// Whether writing has a prospect of success: a little is written, synced and removed.
+    pub(super) fn is_writable(&self) -> bool {
+        match self {
+            Self::Directory(dir) => {
+                let probe = dir.join("queue.probe");
+                let written = private_file(&probe).and_then(|mut file| {
+                    file.write_all(&[0; PROBE_BYTES])?;
+                    file.sync_all()
+                });
+                let removed = fs::remove_file(&probe);
+                written.and(removed).is_ok()
+            }
+            #[cfg(test)]
+            Self::Faulty(_, storage) => storage.is_writable(),
+        }
+    }
+
+    /// Puts the salvaged database in place of the damaged one, which is kept as `queue.redb.bad-<n>`.
+    pub(super) fn replace(&self) -> io::Result<()> {
+        let file = self.file();
+        if file.try_exists()? {
+            let set_aside = self.set_aside_file()?;
+            // A second name first: at no moment is there no database.
+            fs::hard_link(&file, &set_aside).or_else(|_| fs::copy(&file, &set_aside).map(drop))?;
+            tracing::error!(file = %set_aside.display(), "The damaged queue database is set aside.");
+        }
+        fs::rename(self.new_file(), file)?;
+        sync_directory(self.dir())
+    }
+
+    fn set_aside_file(&self) -> io::Result<PathBuf> {
+        let name = |number| self.dir().join(format!("queue.redb.bad-{number}"));
+        for number in 1..=SET_ASIDE_MAX {
+            if !name(number).try_exists()? {
+                return Ok(name(number));
+            }
+        }
+        fs::remove_file(name(SET_ASIDE_MAX))?;
+        Ok(name(SET_ASIDE_MAX))
+    }
+}
+
+/// Opens or makes the database in this file.
+pub(super) fn open_file(path: &Path) -> Result<Database, DiskError> {
+    let open = || {
+        let file = private_file(path).map_err(redb::StorageError::from)?;
+        let backend = FileBackend::new(file)?;
+        Ok(builder().create_with_backend(backend)?)
+    };
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or(Err(DiskError::Panicked))
+}
+
+pub(super) fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(PAGE_CACHE_BYTES);
+    builder
+}
+
+/// Opens or makes a file that only we may read, from its first moment on.
+fn private_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
+}

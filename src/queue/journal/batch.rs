@@ -1,0 +1,305 @@
+//! A batch: what is written in one transaction, and what came of it.
+
+use tokio::sync::oneshot;
+
+use super::{
+    super::{
+        item::{Content, Item, ItemId, StoredBody},
+        seal::Keyring,
+    },
+    change::{Appended, AuditEntry, Change, Field, KeyHash, NewBody, NewWrite},
+    error::{AppendError, DiskError, JournalError, Unavailable},
+    transaction::{Sound, Tables, file_of},
+};
+use crate::policy::Timestamp;
+
+/// A write that waits to be appended.
+pub(super) struct Append {
+    pub(super) write: NewWrite,
+    pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
+}
+
+/// A write with its id, as its rows are made.
+pub(super) struct Prepared {
+    pub(super) item: Item,
+    content: Content,
+    key: Option<KeyHash>,
+    // Kept until it is known whether a record names its file.
+    pub(super) body: NewBody,
+    pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
+}
+
+/// A change that waits to be recorded.
+pub(super) struct Transition {
+    pub(super) change: Change,
+    pub(super) audit: Option<AuditEntry>,
+    pub(super) reply: oneshot::Sender<Result<(), JournalError>>,
+}
+
+/// What is written in one transaction.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) transitions: Vec<Transition>,
+    pub(super) appends: Vec<Prepared>,
+    /// Writes whose clients were told that they were not taken, which an earlier transaction may have left.
+    pub(super) unconfirmed: Vec<ItemId>,
+}
+
+/// How long receipts are kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReceiptLimits {
+    pub(super) items: u64,
+    pub(super) answer_bytes: u64,
+    pub(super) ttl: std::time::Duration,
+}
+
+/// What there is of receipts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Receipts {
+    pub(super) items: u64,
+    pub(super) answer_bytes: u64,
+}
+
+/// What a batch came to, in order.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) appended: Vec<Outcome>,
+    /// Spool files that no record names any more.
+    pub(super) files: Vec<String>,
+    pub(super) receipts: Receipts,
+    pub(super) swept: u64,
+}
+
+/// What came of one append.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    New,
+    Known(Item),
+    Mismatch(Item),
+    Damaged,
+}
+
+/// Receipts that one transaction removes at most, so that nobody waits long for it.
+pub(super) const SWEPT_MAX: u64 = 1_024;
+
+impl Append {
+    /// Gives the write its id and seals what must be sealed.
+    pub(super) fn prepare(
+        self,
+        id: ItemId,
+        keyring: &Keyring,
+        is_sensitive: impl Fn(&str) -> bool,
+    ) -> Option<Prepared> {
+        let NewWrite {
+            mut item,
+            fields,
+            body,
+            key,
+        } = self.write;
+        item.id = id;
+        let stored = body.stored();
+        let Some(content) = sealed_content(id, fields, stored, keyring, is_sensitive) else {
+            // Whoever waits may be gone.
+            let _ = self.reply.send(Err(AppendError::CredentialNotStorable));
+            return None;
+        };
+        Some(Prepared {
+            item,
+            content,
+            key,
+            body,
+            reply: self.reply,
+        })
+    }
+}
+
+impl NewBody {
+    /// What the record says of it.
+    pub(super) fn stored(&self) -> StoredBody {
+        match self {
+            Self::Inline(body) => StoredBody::Inline(body.clone()),
+            Self::Spooled(file) => file.stored(),
+        }
+    }
+
+    /// A record names its file now.
+    pub(super) fn keep(&mut self) {
+        if let Self::Spooled(file) = self {
+            file.keep();
+        }
+    }
+}
+
+/// The content with what is sensitive sealed; `None` when there is no key for it.
+pub(super) fn sealed_content(
+    id: ItemId,
+    fields: Vec<Field>,
+    body: StoredBody,
+    keyring: &Keyring,
+    is_sensitive: impl Fn(&str) -> bool,
+) -> Option<Content> {
+    let (sensitive, fields): (Vec<_>, Vec<_>) =
+        fields.into_iter().partition(|(name, _)| is_sensitive(name));
+    let sealed = match sensitive.is_empty() {
+        true => None,
+        false => Some(keyring.seal(id, &sensitive)?),
+    };
+    Some(Content {
+        fields,
+        sealed,
+        body,
+    })
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.transitions.is_empty() && self.appends.is_empty() && self.unconfirmed.is_empty()
+    }
+
+    /// Writes everything, in order. Running it again after a failure comes to the same.
+    pub(super) fn apply(
+        &mut self,
+        tables: &mut Tables<'_>,
+        written: &mut Written,
+        seal: &dyn Fn(ItemId, Vec<Field>, StoredBody) -> Option<Content>,
+        now: Timestamp,
+    ) -> Result<(), DiskError> {
+        for id in &self.unconfirmed {
+            // Its file is held by the writer, and removed by it.
+            tables.remove(*id)?;
+        }
+        for transition in &mut self.transitions {
+            apply_change(&mut transition.change, tables, written, seal, now)?;
+            if let Some(audit) = &transition.audit {
+                tables.put_audit(audit)?;
+            }
+        }
+        for append in &mut self.appends {
+            let outcome = append.apply(tables, now)?;
+            written.appended.push(outcome);
+        }
+        Ok(())
+    }
+}
+
+impl Prepared {
+    fn apply(&mut self, tables: &mut Tables<'_>, now: Timestamp) -> Result<Outcome, DiskError> {
+        if let Some(key) = self.key {
+            match tables.key(key)? {
+                Sound::Missing => {}
+                Sound::Damaged => return Ok(Outcome::Damaged),
+                Sound::Is(row) => match tables.item(row.id)? {
+                    Some(known) if row.body_sha256 == self.item.body_sha256 => {
+                        return Ok(Outcome::Known(known));
+                    }
+                    Some(known) => return Ok(Outcome::Mismatch(known)),
+                    None => {}
+                },
+            }
+            tables.put_key(key, &self.item)?;
+        }
+        tables.counters.seq += 1;
+        tables.counters.last_id = tables.counters.last_id.max(Some(self.item.id));
+        self.item.seq = tables.counters.seq;
+        tables.put_content(&self.item, &self.content, self.key)?;
+        tables.put_item(&self.item, now)?;
+        Ok(Outcome::New)
+    }
+}
+
+fn apply_change(
+    change: &mut Change,
+    tables: &mut Tables<'_>,
+    written: &mut Written,
+    seal: &dyn Fn(ItemId, Vec<Field>, StoredBody) -> Option<Content>,
+    now: Timestamp,
+) -> Result<(), DiskError> {
+    match change {
+        Change::Update(item) => tables.put_item(item, now)?,
+        Change::End { item, answer } => {
+            item.ended_at.get_or_insert(now);
+            let ended = tables.end(item, answer.as_ref(), now)?;
+            written.files.extend(ended.file);
+            match ended.replaced_answer_bytes {
+                Some(bytes) => {
+                    written.receipts.answer_bytes -= bytes.min(written.receipts.answer_bytes)
+                }
+                None => written.receipts.items += 1,
+            }
+            written.receipts.answer_bytes += ended.answer_bytes;
+        }
+        Change::Replace { item, fields, body } => {
+            let before = match tables.content(item.id)? {
+                Sound::Is(row) => Some(row),
+                _ => None,
+            };
+            let key = before.as_ref().and_then(|row| row.key);
+            let before = before.map(|row| row.content.into_owned());
+            let stored = match (&*body, &before) {
+                (Some(body), _) => body.stored(),
+                (None, Some(before)) => before.body.clone(),
+                // Without its body it cannot be sent: it stays what it is.
+                (None, None) => return Ok(()),
+            };
+            if let Some(content) = seal(item.id, fields.clone(), stored) {
+                tables.put_content(item, &content, key)?;
+                tables.put_item(item, now)?;
+                if body.is_some() {
+                    written.files.extend(before.as_ref().and_then(file_of));
+                }
+            }
+        }
+        Change::Remove(id) => {
+            if let Some(left) = tables.remove(*id)? {
+                written.forget_receipt(left.answer_bytes, left.was_ended);
+                written.files.extend(left.file);
+            }
+        }
+        Change::Pause(pauses) => tables.put_pauses(pauses)?,
+        Change::Note => {}
+    }
+    Ok(())
+}
+
+impl Written {
+    /// Removes receipts that are too old, or too many, oldest first; at most [`SWEPT_MAX`].
+    pub(super) fn sweep(
+        &mut self,
+        tables: &mut Tables<'_>,
+        limits: &ReceiptLimits,
+        now: Timestamp,
+    ) -> Result<(), DiskError> {
+        while self.swept < SWEPT_MAX
+            && let Some((at, id)) = tables.first_ended()?
+        {
+            let is_too_many = self.receipts.items > limits.items
+                || self.receipts.answer_bytes > limits.answer_bytes;
+            if !is_too_many && at.plus(limits.ttl) > now {
+                break;
+            }
+            let left = tables.remove_ended(at, id)?;
+            self.forget_receipt(left.answer_bytes, true);
+            self.files.extend(left.file);
+            self.swept += 1;
+        }
+        Ok(())
+    }
+
+    fn forget_receipt(&mut self, answer_bytes: u64, was_ended: bool) {
+        let receipts = &mut self.receipts;
+        receipts.items -= u64::from(was_ended).min(receipts.items);
+        receipts.answer_bytes -= answer_bytes.min(receipts.answer_bytes);
+    }
+}
+
+impl Outcome {
+    /// What the client's request is told.
+    pub(super) fn answer(self, item: Item) -> Result<Appended, AppendError> {
+        match self {
+            Self::New => Ok(Appended::New(item)),
+            Self::Known(known) => Ok(Appended::Known(known)),
+            Self::Mismatch(known) => Err(AppendError::KeyMismatch(Box::new(known))),
+            Self::Damaged => Err(AppendError::Unavailable(Unavailable::Damaged)),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What can be asked of the journal's writer.
+
+use bytes::Bytes;
+use ring::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    super::item::{Answer, Item, ItemId, Origin},
+    spool::SpoolFile,
+};
+use crate::policy::Timestamp;
+
+/// A field's name, in lower case, and its value.
+pub(in crate::queue) type Field = (String, Vec<u8>);
+
+/// A write to be appended.
+#[derive(Debug)]
+pub(in crate::queue) struct NewWrite {
+    /// With any `id` and `seq`: the journal gives them.
+    pub(in crate::queue) item: Item,
+    /// Every field to send, in order. The journal seals what is sensitive.
+    pub(in crate::queue) fields: Vec<Field>,
+    /// The body.
+    pub(in crate::queue) body: NewBody,
+    /// By which a repetition of the client's is recognised.
+    pub(in crate::queue) key: Option<KeyHash>,
+}
+
+/// The body of a write to be appended.
+#[derive(Debug)]
+pub(in crate::queue) enum NewBody {
+    /// At most [`INLINE_BODY_MAX_BYTES`](super::INLINE_BODY_MAX_BYTES).
+    Inline(Bytes),
+    /// In a finished spool file.
+    Spooled(SpoolFile),
+}
+
+/// What came of appending a write.
+#[derive(Debug)]
+pub(in crate::queue) enum Appended {
+    /// It is on disk.
+    New(Item),
+    /// It had been appended before, under the same idempotency key; this is what became of it.
+    Known(Item),
+}
+
+/// The hash of an idempotency key with whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(in crate::queue) struct KeyHash([u8; 32]);
+
+/// A change of what was appended.
+#[derive(Debug)]
+pub(in crate::queue) enum Change {
+    /// The write's state, or what is known of it.
+    Update(Item),
+    /// The write came to its end. What is left is its receipt.
+    End {
+        /// Done or cancelled.
+        item: Item,
+        /// The origin's answer, if there is one.
+        answer: Option<Answer>,
+    },
+    /// The write has other fields, and perhaps another body.
+    Replace {
+        /// With everything that follows from them.
+        item: Item,
+        /// Every field to send.
+        fields: Vec<Field>,
+        /// `None`: as before.
+        body: Option<NewBody>,
+    },
+    /// The write is forgotten, receipt and all.
+    Remove(ItemId),
+    /// These pauses are in force, and no others.
+    Pause(Vec<Pause>),
+    /// Nothing but the audit entry beside it.
+    Note,
+}
+
+/// Deliveries that are held back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::queue) struct Pause {
+    /// To where; `None`: all of them.
+    pub(in crate::queue) origin: Option<Origin>,
+    /// Since when.
+    pub(in crate::queue) since: Timestamp,
+    /// What the operator said.
+    pub(in crate::queue) reason: Option<String>,
+}
+
+/// Who changed what, when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::queue) struct AuditEntry {
+    /// When.
+    pub(in crate::queue) at: Timestamp,
+    /// Who, as far as is known.
+    pub(in crate::queue) actor: String,
+    /// What was done: `retry`, `edit`, `drop`, ...
+    pub(in crate::queue) action: String,
+    /// To which write.
+    pub(in crate::queue) item: Option<ItemId>,
+    /// In a sentence. No secrets.
+    pub(in crate::queue) detail: String,
+}
+
+impl NewBody {
+    /// Its length.
+    pub(in crate::queue) fn bytes(&self) -> u64 {
+        match self {
+            Self::Inline(body) => body.len() as u64,
+            Self::Spooled(file) => file.bytes(),
+        }
+    }
+}
+
+impl KeyHash {
+    /// Of this idempotency key, sent by this principal with this method to this URL.
+    pub(in crate::queue) fn new(principal: &str, method: &str, url: &str, key: &str) -> Self {
+        let mut context = Context::new(&SHA256);
+        for part in [principal, method, url, key] {
+            context.update(&(part.len() as u64).to_le_bytes());
+            context.update(part.as_bytes());
+        }
+        let mut hash = [0; 32];
+        hash.copy_from_slice(context.finish().as_ref());
+        Self(hash)
+    }
+
+    pub(super) const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::KeyHash;
+
+    #[test]
+    fn keys_of_others_are_other_keys() {
+        let key = KeyHash::new("me", "POST", "http://a.example/", "1");
+        assert_eq!(key, KeyHash::new("me", "POST", "http://a.example/", "1"));
+        for other in [
+            KeyHash::new("you", "POST", "http://a.example/", "1"),
+            KeyHash::new("me", "PATCH", "http://a.example/", "1"),
+            KeyHash::new("me", "POST", "http://a.example/1", ""),
+            KeyHash::new("me", "POST", "http://a.example/", "2"),
+        ] {
+            assert_ne!(key, other);
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! How queued writes are kept on disk: `queue.redb`, `spool/` for large bodies, and what guards them.
+//!
+//! Invariants: a write is appended when [`Journal::append`] returns it, and not before: its records are synced, its body file
+//! before them; ids increase in order of the commits. A change is recorded when [`Journal::record`] returns. What was refused
+//! is not on disk once anything else is appended. Nothing that is damaged is served, or forgotten: it is made again as far as
+//! it goes and shown as parked or dead. Bounds: [`writer::BATCH_MAX`] for what waits; receipts as many as `queue.max_items`,
+//! a quarter of `queue.max_bytes`, for `queue.receipt_ttl`.
+//!
+//! Beside `queue.redb` ([`tables`]): `spool/` ([`spool`]), `queue.reserve` ([`space`]), `queue.marker` ([`marker`]), and after
+//! damage `queue.redb.bad-<n>` and `spool.bad/` ([`salvage`]). Deliberately absent: what becomes of a write (replay's), and
+//! how many there may be (the index's).
+
+mod backing;
+mod batch;
+mod change;
+mod codec;
+mod damage;
+mod disk;
+mod error;
+mod ids;
+mod load;
+mod marker;
+mod open;
+mod reader;
+mod rebuild;
+mod salvage;
+mod space;
+mod spool;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod transaction;
+mod writer;
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use http::HeaderName;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::spawn_blocking,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::error::OpenError;
+use self::{
+    batch::{Append, ReceiptLimits, Transition},
+    disk::Disk,
+    error::DiskError,
+    salvage::Salvaged,
+    space::Space,
+    spool::Spool,
+};
+pub(super) use self::{
+    change::{Appended, AuditEntry, Change, Field, KeyHash, NewBody, NewWrite, Pause},
+    error::{AppendError, JournalError, Unavailable},
+    reader::{ContentError, Opened},
+    spool::SpoolFile,
+};
+use super::{
+    Config,
+    index::Index,
+    item::{Answer, Content, Item, ItemId, StoredBody},
+    seal::Keyring,
+};
+use crate::{clock::SharedClock, telemetry::Metrics};
+
+/// Bodies up to this are in the database; files are faster beyond it.
+pub(super) const INLINE_BODY_MAX_BYTES: u64 = 64 * 1024;
+
+/// The journal of one queue. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Journal {
+    inner: Arc<Inner>,
+    appends: mpsc::Sender<Append>,
+    transitions: mpsc::Sender<Transition>,
+}
+
+struct Inner {
+    disk: Disk,
+    spool: Spool,
+    space: Space,
+    keyring: Keyring,
+    sensitive: Vec<HeaderName>,
+    limits: ReceiptLimits,
+    index: Arc<Mutex<Index>>,
+    clock: SharedClock,
+    metrics: Arc<Metrics>,
+    pauses: Mutex<Vec<Pause>>,
+    closing: CancellationToken,
+    ended: CancellationToken,
+}
+
+impl Journal {
+    /// Opens the journal, fills the index with what it holds, and decides what was on its way when the last process ended.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. What is damaged is none: it is salvaged.
+    pub(super) async fn open(
+        config: &Config,
+        clock: SharedClock,
+        metrics: Arc<Metrics>,
+        index: Arc<Mutex<Index>>,
+        tasks: &TaskTracker,
+    ) -> Result<Self, OpenError> {
+        let backing = backing::Backing::Directory(config.dir.clone());
+        open::open_on(backing, config, clock, metrics, index, tasks).await
+    }
+
+    /// Appends a write. Once this returns it, it is on disk and in the index.
+    ///
+    /// Dropping the future does not take the write back.
+    ///
+    /// # Errors
+    /// See [`AppendError`]. Nothing is then kept.
+    pub(super) async fn append(&self, write: NewWrite) -> Result<Appended, AppendError> {
+        if !self.inner.is_storable(&write.fields) {
+            return Err(AppendError::CredentialNotStorable);
+        }
+        let (reply, answer) = oneshot::channel();
+        let append = Append { write, reply };
+        let closed = AppendError::Unavailable(Unavailable::Closed);
+        if self.appends.send(append).await.is_err() {
+            return Err(closed);
+        }
+        answer.await.unwrap_or(Err(closed))
+    }
+
+    /// Records a change, and returns once it is on disk and in the index, however long that takes. The claim on the write is
+    /// then given back.
+    ///
+    /// Dropping the future does not take the change back.
+    ///
+    /// # Errors
+    /// Only when the journal is closed, or when new fields cannot be sealed.
+    pub(super) async fn record(&self, change: Change) -> Result<(), JournalError> {
+        self.send(change, None).await
+    }
+
+    /// The same with an audit entry, in the same transaction.
+    ///
+    /// # Errors
+    /// As [`Journal::record`].
+    pub(super) async fn record_audited(
+        &self,
+        change: Change,
+        audit: AuditEntry,
+    ) -> Result<(), JournalError> {
+        self.send(change, Some(audit)).await
+    }
+
+    async fn send(&self, change: Change, audit: Option<AuditEntry>) -> Result<(), JournalError> {
+        if let Change::Replace { fields, .. } = &change
+            && !self.inner.is_storable(fields)
+        {
+            return Err(JournalError::CredentialNotStorable);
+        }
+        let (reply, answer) = oneshot::channel();
+        let transition = Transition {
+            change,
+            audit,
+            reply,
+        };
+        if self.transitions.send(transition).await.is_err() {
+            return Err(JournalError::Closed);
+        }
+        answer.await.unwrap_or(Err(JournalError::Closed))
+    }
+
+    /// The write of this id, ended ones included as long as there is a receipt.
+    ///
+    /// One whose record is damaged comes back as it was made again, parked or dead; whoever has claimed it records that.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub(super) async fn item(&self, id: ItemId) -> Result<Option<Item>, JournalError> {
+        self.read(move |inner| inner.item(id)).await
+    }
+
+    /// What is to be sent of this write: every field, and the body, whose checksum was verified.
+    ///
+    /// # Errors
+    /// See [`ContentError`].
+    pub(super) async fn content(&self, id: ItemId) -> Result<Opened, ContentError> {
+        let inner = self.inner.clone();
+        spawn_blocking(move || inner.content(id))
+            .await
+            .unwrap_or_else(|error| Err(JournalError::Unavailable(io::Error::other(error)).into()))
+    }
+
+    /// The content as it is stored, sealed fields sealed. `None`: it is damaged, or the write has ended.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub(super) async fn stored_content(&self, id: ItemId) -> Result<Option<Content>, JournalError> {
+        self.read(move |inner| inner.stored_content(id)).await
+    }
+
+    /// The origin's answer to an ended write.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub(super) async fn answer(&self, id: ItemId) -> Result<Option<Answer>, JournalError> {
+        self.read(move |inner| inner.answer(id)).await
+    }
+
+    /// At most `limit` writes after this one, in order of acceptance, ended ones included.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub(super) async fn page(
+        &self,
+        after: Option<ItemId>,
+        limit: usize,
+    ) -> Result<Vec<Item>, JournalError> {
+        self.read(move |inner| inner.page(after, limit)).await
+    }
+
+    /// At most `limit` audit entries before this number, the latest first, each with its number.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub(super) async fn audit(
+        &self,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<(u64, AuditEntry)>, JournalError> {
+        self.read(move |inner| inner.audit(before, limit)).await
+    }
+
+    /// What is paused.
+    pub(super) fn pauses(&self) -> Vec<Pause> {
+        let pauses = self.inner.pauses.lock();
+        pauses.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A new file for a body that is too large for the database.
+    ///
+    /// # Errors
+    /// When it cannot be made, or when the disk is full.
+    pub(super) async fn spool(&self) -> io::Result<SpoolFile> {
+        let inner = self.inner.clone();
+        let created = spawn_blocking(move || match inner.space.is_low() {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => inner.spool.create(),
+        });
+        created.await.map_err(io::Error::other)?
+    }
+
+    /// Whether there is a key to seal credentials with.
+    pub(super) fn can_seal(&self) -> bool {
+        !self.inner.keyring.is_empty()
+    }
+
+    /// Records that were lost or damaged, as far as was found since the start.
+    pub(super) fn damage(&self) -> u64 {
+        self.inner.disk.damage.count()
+    }
+
+    /// Whether nothing can be appended because the disk is full, or nearly.
+    pub(super) fn is_low_on_space(&self) -> bool {
+        self.inner.space.is_low()
+    }
+
+    /// Records what waits, and lets go of the files. Appends and changes are refused from here on.
+    pub(super) async fn close(&self) {
+        self.inner.closing.cancel();
+        self.inner.ended.cancelled().await;
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Inner) -> Result<T, DiskError> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let inner = self.inner.clone();
+        let result = spawn_blocking(move || {
+            read(&inner).inspect_err(|error| {
+                inner.count_error("read");
+                tracing::error!(%error, "Cannot read the queue's database.");
+            })
+        });
+        let result = result
+            .await
+            .map_err(|error| JournalError::Unavailable(io::Error::other(error)))?;
+        Ok(result?)
+    }
+}
+
+impl Inner {
+    /// Whether everything that must be sealed can be.
+    fn is_storable(&self, fields: &[Field]) -> bool {
+        !self.keyring.is_empty() || !fields.iter().any(|(name, _)| self.is_sensitive(name))
+    }
+
+    fn is_sensitive(&self, name: &str) -> bool {
+        name.eq_ignore_ascii_case("authorization")
+            || name.eq_ignore_ascii_case("cookie")
+            || self
+                .sensitive
+                .iter()
+                .any(|sensitive| name.eq_ignore_ascii_case(sensitive.as_str()))
+    }
+
+    fn seal(&self, id: ItemId, fields: Vec<Field>, body: StoredBody) -> Option<Content> {
+        batch::sealed_content(id, fields, body, &self.keyring, |name| {
+            self.is_sensitive(name)
+        })
+    }
+
+    fn set_pauses(&self, pauses: Vec<Pause>) {
+        *self.pauses.lock().unwrap_or_else(PoisonError::into_inner) = pauses;
+    }
+
+    /// Brings the index in line with what could be saved. Whoever works on a write records what becomes of it.
+    fn note_salvaged(&self, salvaged: &Salvaged) {
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        for item in &salvaged.rebuilt {
+            if index.claim(item.id, |_| true).is_ok() {
+                index.change(item);
+            }
+        }
+    }
+}

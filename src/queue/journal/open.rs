@@ -1,0 +1,258 @@
+//! Opening the journal: fast, whatever it holds, and never over something that was there.
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    sync::{Arc, Mutex},
+};
+
+use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Inner, Journal,
+    backing::Backing,
+    batch::ReceiptLimits,
+    damage::Damage,
+    disk::{Disk, transact},
+    error::{DiskError, OpenError, Recovery},
+    ids::Ids,
+    load::Loaded,
+    marker::{Marked, Marker},
+    salvage,
+    space::Space,
+    spool::{Spool, sync_directory},
+    tables::Counters,
+    writer::{BATCH_MAX, State, Writer},
+};
+use crate::{
+    clock::SharedClock,
+    policy::Timestamp,
+    queue::{Config, index::Index, seal::Keyring},
+    telemetry::Metrics,
+};
+
+/// Opens the journal on this backing.
+pub(super) async fn open_on(
+    backing: Backing,
+    config: &Config,
+    clock: SharedClock,
+    metrics: Arc<Metrics>,
+    index: Arc<Mutex<Index>>,
+    tasks: &TaskTracker,
+) -> Result<Journal, OpenError> {
+    let config = config.clone();
+    let opening = spawn_blocking(move || Inner::open(backing, &config, clock, metrics, index));
+    let opened = opening.await.map_err(|error| OpenError::Damaged {
+        path: "queue.redb".into(),
+        source: error.into(),
+    })?;
+    let (inner, loaded) = opened?;
+    let inner = Arc::new(inner);
+    let (appends, append_queue) = mpsc::channel(BATCH_MAX);
+    let (transitions, transition_queue) = mpsc::channel(BATCH_MAX);
+    let state = State {
+        ids: Ids::after(loaded.counters.last_id),
+        receipts: loaded.receipts,
+        unconfirmed: Vec::new(),
+    };
+    let writer = Writer::new(inner.clone(), append_queue, transition_queue, state);
+    tasks.spawn(writer.run());
+    Ok(Journal {
+        inner,
+        appends,
+        transitions,
+    })
+}
+
+impl Inner {
+    fn open(
+        backing: Backing,
+        config: &Config,
+        clock: SharedClock,
+        metrics: Arc<Metrics>,
+        index: Arc<Mutex<Index>>,
+    ) -> Result<(Self, Loaded), OpenError> {
+        let keyring = match &config.key_file {
+            Some(path) => Keyring::read(path)?,
+            None => Keyring::empty(),
+        };
+        let io = |attempt, path: &std::path::Path| {
+            let path = path.to_owned();
+            move |source| OpenError::Io {
+                attempt,
+                path,
+                source,
+            }
+        };
+        let dir = backing.dir().to_owned();
+        prepare_directory(&dir).map_err(io("make", &dir))?;
+        let (spool, space) = (Spool::new(&dir), Space::new(&dir));
+        let damage = Damage::new(metrics.clone());
+        let now = clock.now();
+        let (marker, marked) = Marker::open(&dir).map_err(io("write beside", &backing.file()))?;
+        let opening = Opening {
+            backing: &backing,
+            spool: &spool,
+            space: &space,
+            damage: &damage,
+            marked,
+            now,
+        };
+        let database = opening
+            .database()
+            .map_err(|error| open_error(&backing, error))?;
+        spool
+            .prepare()
+            .map_err(io("make the spool of", &backing.file()))?;
+        let inner = Self {
+            disk: Disk::new(backing, marker, damage, database),
+            spool,
+            space,
+            keyring,
+            sensitive: config.sensitive_headers.clone(),
+            limits: ReceiptLimits {
+                items: config.max_items as u64,
+                answer_bytes: config.max_bytes / 4,
+                ttl: config.receipt_ttl,
+            },
+            index,
+            clock,
+            metrics,
+            pauses: Mutex::default(),
+            closing: CancellationToken::new(),
+            ended: CancellationToken::new(),
+        };
+        let mut loaded = inner
+            .load_or_salvage(marked)
+            .and_then(|mut loaded| inner.settle(&mut loaded).map(|()| loaded))
+            .map_err(|error| open_error(&inner.disk.backing, error))?;
+        inner.set_pauses(std::mem::take(&mut loaded.pauses));
+        inner.disk.note(&loaded.counters);
+        inner.space.check();
+        Ok((inner, loaded))
+    }
+
+    /// Loads; where the tables do not agree with each other, or have gone back, once more after a salvage.
+    fn load_or_salvage(&self, marked: Marked) -> Result<Loaded, DiskError> {
+        let until = match marked {
+            Marked::Until(counters) => Some(counters),
+            Marked::Never | Marked::Once => None,
+        };
+        let loaded = self.load().and_then(|loaded| {
+            let is_behind = until.is_some_and(|until| until.revision > loaded.counters.revision);
+            if is_behind {
+                return Err(DiskError::Damaged("the last changes are missing"));
+            }
+            Ok(loaded)
+        });
+        match loaded {
+            Err(error) if error.recovery() == Recovery::Salvage => {
+                tracing::error!(%error, "The queue's database cannot be loaded.");
+                self.disk.salvage(until, self.clock.now())?;
+                self.load()
+            }
+            loaded => loaded,
+        }
+    }
+}
+
+/// The database on its way to be opened.
+struct Opening<'a> {
+    backing: &'a Backing,
+    spool: &'a Spool,
+    space: &'a Space,
+    damage: &'a Damage,
+    marked: Marked,
+    now: Timestamp,
+}
+
+impl Opening<'_> {
+    fn database(&self) -> Result<redb::Database, DiskError> {
+        match self.try_database() {
+            // Opening writes a little.
+            Err(error) if error.is_no_space() && self.space.give_up_reserve() => {
+                self.try_database()
+            }
+            opened => opened,
+        }
+    }
+
+    fn try_database(&self) -> Result<redb::Database, DiskError> {
+        let is_there = self.backing.bytes().map_err(DiskError::File)?.is_some();
+        if !is_there {
+            self.note_missing();
+            return self.start_new();
+        }
+        match self.backing.open() {
+            Err(error) if error.recovery() == Recovery::Salvage => {
+                tracing::error!(%error, "The queue's database cannot be opened.");
+                let until = match self.marked {
+                    Marked::Until(counters) => Some(counters),
+                    Marked::Never | Marked::Once => None,
+                };
+                salvage::salvage(self.backing, until, self.damage, self.now)?;
+                self.backing.open()
+            }
+            opened => opened,
+        }
+    }
+
+    /// A new database, or one that goes on where a lost one had come to.
+    fn start_new(&self) -> Result<redb::Database, DiskError> {
+        let database = self.backing.open()?;
+        transact(&database, self.damage, |tables| {
+            if let Marked::Until(before) = self.marked {
+                tables.counters = Counters {
+                    revision: before.revision.saturating_add(1),
+                    removed: before.seq,
+                    ..before
+                };
+            }
+            Ok(())
+        })?;
+        // The file's name is as new as its content.
+        sync_directory(self.backing.dir()).map_err(DiskError::File)?;
+        Ok(database)
+    }
+
+    /// Says so where there should be a database.
+    fn note_missing(&self) {
+        let lost = match self.marked {
+            Marked::Until(counters) => counters.seq.saturating_sub(counters.removed),
+            Marked::Once => 1,
+            Marked::Never => 0,
+        };
+        let lost = lost.max(u64::from(self.spool.has_any()));
+        if lost > 0 {
+            self.damage
+                .note_lost(lost, "queue.redb is missing or empty");
+        } else if self.marked != Marked::Never {
+            tracing::error!("queue.redb is missing or empty; no write was in it.");
+        }
+    }
+}
+
+fn prepare_directory(dir: &std::path::Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+}
+
+fn open_error(backing: &Backing, error: DiskError) -> OpenError {
+    let path = backing.file();
+    match error {
+        error if error.is_in_use() => OpenError::InUse { path },
+        DiskError::Format(found) => OpenError::Format { path, found },
+        error if error.recovery() == Recovery::Salvage => OpenError::Damaged {
+            path,
+            source: Box::new(error),
+        },
+        error => OpenError::Io {
+            attempt: "open",
+            path,
+            source: error.into_io(),
+        },
+    }
+}

@@ -1,0 +1,188 @@
+//! Reading: one write, its content, its answer; lists; the audit.
+
+use std::ops::Bound;
+
+use redb::ReadTransaction;
+
+use super::{
+    super::{
+        item::{Answer, Content, Item, ItemId, StoredBody},
+        outlet::DeliveryBody,
+        seal::OpenSealedError,
+    },
+    Inner,
+    change::{AuditEntry, Field},
+    error::{DiskError, JournalError},
+    rebuild,
+    spool::BodyError,
+    tables::{ANSWERS, AUDIT, CONTENTS, ContentRow, ITEMS, ItemRow, name},
+    transaction::{Sound, codec_row},
+};
+
+/// What is sent of a write.
+#[derive(Debug)]
+pub(in crate::queue) struct Opened {
+    /// Every field, the sealed ones last.
+    pub(in crate::queue) fields: Vec<Field>,
+    /// The body, verified.
+    pub(in crate::queue) body: DeliveryBody,
+}
+
+/// Why the content of a write cannot be sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(in crate::queue) enum ContentError {
+    /// There is none, or it is not what was written: the write is to be dead (`corrupt`).
+    #[error("the content of the write is damaged")]
+    Damaged,
+    /// Its credentials do not open with the keys there are: the write is to be parked (`auth`).
+    #[error(transparent)]
+    Sealed(#[from] OpenSealedError),
+    /// It cannot be read now.
+    #[error(transparent)]
+    Unavailable(#[from] JournalError),
+}
+
+impl Inner {
+    pub(super) fn item(&self, id: ItemId) -> Result<Option<Item>, DiskError> {
+        self.disk.read(|transaction| {
+            let items = transaction.open_table(ITEMS)?;
+            let row = items.get(id.as_bytes())?;
+            match row {
+                None => Ok(None),
+                Some(row) => self.item_of(transaction, id, row.value()).map(Some),
+            }
+        })
+    }
+
+    /// The write of this row; made again from its content where the row is damaged.
+    pub(super) fn item_of(
+        &self,
+        transaction: &ReadTransaction,
+        id: ItemId,
+        row: &[u8],
+    ) -> Result<Item, DiskError> {
+        match self.sound(name::ITEMS, id.as_bytes(), Some(row)) {
+            Sound::Is(ItemRow { item, .. }) => Ok(item.into_owned()),
+            _ => Ok(match self.content_of(transaction, id)? {
+                Sound::Is(row) => rebuild::from_content(row.accepted.into_owned()),
+                _ => rebuild::placeholder(id),
+            }),
+        }
+    }
+
+    /// At most `limit` writes after this one, in order of acceptance.
+    pub(super) fn page(&self, after: Option<ItemId>, limit: usize) -> Result<Vec<Item>, DiskError> {
+        self.disk.read(|transaction| {
+            let items = transaction.open_table(ITEMS)?;
+            let from = match &after {
+                Some(id) => Bound::Excluded(id.as_bytes()),
+                None => Bound::Unbounded,
+            };
+            let rows = items.range::<&[u8; 16]>((from, Bound::Unbounded))?;
+            rows.take(limit)
+                .map(|row| {
+                    let (id, row) = row?;
+                    let id = ItemId::from_bytes(*id.value());
+                    self.item_of(transaction, id, row.value())
+                })
+                .collect()
+        })
+    }
+
+    /// The content as it is stored. `None`: there is none, or it is damaged.
+    pub(super) fn stored_content(&self, id: ItemId) -> Result<Option<Content>, DiskError> {
+        self.disk.read(|transaction| {
+            Ok(match self.content_of(transaction, id)? {
+                Sound::Is(row) => Some(row.content.into_owned()),
+                _ => None,
+            })
+        })
+    }
+
+    /// Everything that is sent, opened and verified.
+    pub(super) fn content(&self, id: ItemId) -> Result<Opened, ContentError> {
+        let stored = self.stored_content(id).map_err(JournalError::from)?;
+        let Some(stored) = stored else {
+            self.disk.damage.note_record(name::CONTENTS, id.as_bytes());
+            return Err(ContentError::Damaged);
+        };
+        let mut fields = stored.fields;
+        if let Some(sealed) = &stored.sealed {
+            fields.extend(self.keyring.open(id, sealed)?);
+        }
+        let body = match stored.body {
+            StoredBody::Inline(body) => DeliveryBody::Whole(body),
+            StoredBody::File {
+                name,
+                bytes,
+                checksum,
+            } => match self.spool.verify(&name, bytes, checksum) {
+                Ok(()) => DeliveryBody::File {
+                    path: self.spool.path(&name),
+                    bytes,
+                },
+                Err(BodyError::Damaged) => {
+                    self.disk.damage.note_record("spool", name.as_bytes());
+                    return Err(ContentError::Damaged);
+                }
+                Err(BodyError::Io(error)) => {
+                    return Err(JournalError::Unavailable(error).into());
+                }
+            },
+        };
+        Ok(Opened { fields, body })
+    }
+
+    pub(super) fn answer(&self, id: ItemId) -> Result<Option<Answer>, DiskError> {
+        self.disk.read(|transaction| {
+            let answers = transaction.open_table(ANSWERS)?;
+            let row = answers.get(id.as_bytes())?;
+            let row = row.as_ref().map(|row| row.value());
+            Ok(match self.sound(name::ANSWERS, id.as_bytes(), row) {
+                Sound::Is(answer) => Some(answer),
+                _ => None,
+            })
+        })
+    }
+
+    /// At most `limit` entries before this number, the latest first, with their numbers.
+    pub(super) fn audit(
+        &self,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<(u64, AuditEntry)>, DiskError> {
+        self.disk.read(|transaction| {
+            let audit = transaction.open_table(AUDIT)?;
+            let before = before.unwrap_or(u64::MAX).to_be_bytes();
+            let mut entries = Vec::new();
+            for row in audit.range::<&[u8; 8]>(..&before)?.rev().take(limit) {
+                let (key, row) = row?;
+                if let Sound::Is(entry) = self.sound(name::AUDIT, key.value(), Some(row.value())) {
+                    entries.push((u64::from_be_bytes(*key.value()), entry));
+                }
+            }
+            Ok(entries)
+        })
+    }
+
+    pub(super) fn content_of(
+        &self,
+        transaction: &ReadTransaction,
+        id: ItemId,
+    ) -> Result<Sound<ContentRow<'static>>, DiskError> {
+        let contents = transaction.open_table(CONTENTS)?;
+        let row = contents.get(id.as_bytes())?;
+        let row = row.as_ref().map(|row| row.value());
+        Ok(self.sound(name::CONTENTS, id.as_bytes(), row))
+    }
+
+    pub(super) fn sound<T: serde::de::DeserializeOwned>(
+        &self,
+        table: &'static str,
+        key: &[u8],
+        row: Option<&[u8]>,
+    ) -> Sound<T> {
+        codec_row(&self.disk.damage, table, key, row)
+    }
+}

@@ -1,0 +1,197 @@
+//! Storage that fails on demand, and that forgets what was not synced.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use redb::StorageBackend;
+
+/// Bytes in memory that outlive the database which has them open.
+#[derive(Clone, Debug, Default)]
+pub(in crate::queue::journal) struct FaultyStorage {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    content: Mutex<Content>,
+    full: AtomicBool,
+    /// Operations that are let through before everything fails; `u64::MAX`: all.
+    fails_after: AtomicU64,
+    is_armed: AtomicBool,
+    syncs_failing: AtomicU64,
+    operations: AtomicU64,
+    epoch: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    /// As the process sees it.
+    current: Vec<u8>,
+    /// As it is after a loss of power.
+    synced: Vec<u8>,
+}
+
+impl FaultyStorage {
+    /// A way in for one database. It ends with the next crash.
+    pub(in crate::queue::journal) fn open(&self) -> Handle {
+        Handle {
+            epoch: self.shared.epoch.load(Ordering::SeqCst),
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// Whether writes fail from now on, as on a disk without room.
+    pub(in crate::queue::journal) fn set_full(&self, full: bool) {
+        self.shared.full.store(full, Ordering::SeqCst);
+    }
+
+    /// So many syncs fail from now on.
+    pub(in crate::queue::journal) fn fail_syncs(&self, syncs: u64) {
+        self.shared.syncs_failing.store(syncs, Ordering::SeqCst);
+    }
+
+    /// After so many more writes and syncs everything fails, until [`FaultyStorage::heal`].
+    pub(in crate::queue::journal) fn fail_after(&self, operations: u64) {
+        self.shared.fails_after.store(operations, Ordering::SeqCst);
+        self.shared.is_armed.store(true, Ordering::SeqCst);
+    }
+
+    pub(in crate::queue::journal) fn heal(&self) {
+        self.shared.is_armed.store(false, Ordering::SeqCst);
+    }
+
+    /// Writes and syncs so far.
+    pub(in crate::queue::journal) fn operations(&self) -> u64 {
+        self.shared.operations.load(Ordering::SeqCst)
+    }
+
+    /// The power is lost: of what was not synced, what `keeps` says is there all the same. Whoever has it open writes nothing
+    /// any more.
+    pub(in crate::queue::journal) fn crash(&self, keeps: Keeps) {
+        let mut content = self.shared.content();
+        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+        match keeps {
+            Keeps::Nothing => content.current = content.synced.clone(),
+            Keeps::Everything => content.synced = content.current.clone(),
+            Keeps::SomePages(seed) => {
+                let mut random = fastrand::Rng::with_seed(seed);
+                let mut merged = content.current.clone();
+                for at in (0..merged.len()).step_by(4_096) {
+                    let end = (at + 4_096).min(merged.len());
+                    if random.bool() && end <= content.synced.len() {
+                        merged[at..end].copy_from_slice(&content.synced[at..end]);
+                    }
+                }
+                content.current = merged.clone();
+                content.synced = merged;
+            }
+        }
+        self.heal();
+    }
+
+    pub(in crate::queue::journal) fn is_writable(&self) -> bool {
+        self.shared.check().is_ok()
+    }
+
+    pub(in crate::queue::journal) fn bytes(&self) -> u64 {
+        self.shared.content().current.len() as u64
+    }
+}
+
+/// What a loss of power leaves of what was not synced.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::queue::journal) enum Keeps {
+    Nothing,
+    Everything,
+    SomePages(u64),
+}
+
+impl Shared {
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let is_armed = self.is_armed.load(Ordering::SeqCst);
+        if is_armed && self.fails_after.load(Ordering::SeqCst) == 0 {
+            return Err(io::Error::other("EIO"));
+        }
+        Ok(())
+    }
+
+    fn operate(&self) -> io::Result<()> {
+        self.check()?;
+        self.operations.fetch_add(1, Ordering::SeqCst);
+        if self.is_armed.load(Ordering::SeqCst) {
+            self.fails_after.fetch_sub(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+/// What a database has open.
+#[derive(Debug)]
+pub(in crate::queue::journal) struct Handle {
+    shared: Arc<Shared>,
+    epoch: u64,
+}
+
+impl Handle {
+    fn operate(&self) -> io::Result<()> {
+        if self.epoch != self.shared.epoch.load(Ordering::SeqCst) {
+            return Err(io::Error::other("the power is lost"));
+        }
+        self.shared.operate()
+    }
+}
+
+impl StorageBackend for Handle {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.shared.content().current.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let content = self.shared.content();
+        let from = usize::try_from(offset).unwrap();
+        let found = content.current.get(from..from + out.len());
+        out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.operate()?;
+        let len = usize::try_from(len).unwrap();
+        self.shared.content().current.resize(len, 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.operate()?;
+        let failing = &self.shared.syncs_failing;
+        let fails = failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+            left.checked_sub(1)
+        });
+        if fails.is_ok() {
+            return Err(io::Error::other("EIO"));
+        }
+        let mut content = self.shared.content();
+        content.synced = content.current.clone();
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.operate()?;
+        let mut content = self.shared.content();
+        let from = usize::try_from(offset).unwrap();
+        content.current[from..from + data.len()].copy_from_slice(data);
+        Ok(())
+    }
+}

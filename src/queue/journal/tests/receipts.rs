@@ -1,0 +1,76 @@
+//! Receipts are kept for a time, and in bounds.
+
+use super::*;
+use crate::queue::Answer;
+
+async fn end(fixture: &Fixture, item: &Item, answer_bytes: usize) {
+    let answer = Answer {
+        status: 200,
+        fields: Vec::new(),
+        body: vec![1; answer_bytes].into(),
+        is_truncated: false,
+    };
+    let end = Change::End {
+        item: done(item, fixture.now()),
+        answer: Some(answer),
+    };
+    fixture.journal.record(end).await.unwrap();
+}
+
+async fn left(fixture: &Fixture) -> Vec<u64> {
+    fixture.all().await.iter().map(|item| item.seq).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receipt_is_swept_after_its_time_at_start_and_while_running() {
+    let fixture = Fixture::new().await;
+    for _ in 0..3 {
+        fixture.append("body").await;
+    }
+    let all = fixture.all().await;
+    end(&fixture, &all[0], 10).await;
+    fixture.clock.step_secs(3_600);
+    end(&fixture, &all[1], 10).await;
+    fixture.clock.step_secs(86_400 - 1_800);
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    fixture.append("another").await;
+    assert_eq!(left(&fixture).await, [2, 3, 4]);
+    assert_eq!(fixture.journal.answer(all[0].id).await.unwrap(), None);
+    assert!(fixture.journal.answer(all[1].id).await.unwrap().is_some());
+    let at = fixture.now().plus(Duration::from_secs(3_600));
+    let (dir, config) = fixture.close().await;
+    let backing = Backing::Directory(dir.path().to_owned());
+    let fixture = Fixture::open_at(dir, config, backing, at).await.unwrap();
+    fixture.append("another").await;
+    assert_eq!(left(&fixture).await, [3, 4, 5]);
+    assert_eq!(fixture.journal.damage(), 0);
+}
+
+#[tokio::test]
+async fn there_are_no_more_receipts_than_writes_may_wait() {
+    let fixture = Fixture::with(|config| config.max_items = 2).await;
+    for _ in 0..4 {
+        let item = fixture.append("body").await;
+        end(&fixture, &item, 10).await;
+    }
+    assert_eq!(left(&fixture).await, [3, 4]);
+    let fixture = fixture.reopen().await;
+    let item = fixture.append("body").await;
+    end(&fixture, &item, 10).await;
+    assert_eq!(left(&fixture).await, [4, 5]);
+    assert_eq!(fixture.journal.damage(), 0);
+}
+
+#[tokio::test]
+async fn answers_take_a_quarter_of_the_room_at_most() {
+    let fixture = Fixture::with(|config| config.max_bytes = 100_000).await;
+    for _ in 0..3 {
+        let item = fixture.append("body").await;
+        end(&fixture, &item, 10_000).await;
+    }
+    assert_eq!(left(&fixture).await, [2, 3]);
+    // The same end once more counts once.
+    let last = fixture.all().await[1].clone();
+    end(&fixture, &last, 10_000).await;
+    assert_eq!(left(&fixture).await, [2, 3]);
+}

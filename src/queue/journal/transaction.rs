@@ -1,0 +1,371 @@
+//! One write transaction: every table open, the rows of a write changed together, the running numbers kept.
+
+use std::borrow::Cow;
+
+use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
+use serde::de::DeserializeOwned;
+
+use super::{
+    super::item::{Answer, Content, Item, ItemId, StoredBody},
+    change::{AuditEntry, KeyHash, Pause},
+    codec,
+    damage::Damage,
+    error::DiskError,
+    rebuild,
+    tables::{
+        ANSWERS, AUDIT, CONTENTS, ContentRow, Counters, ENDED, EndedRow, FORMAT, ITEMS, ItemRow,
+        KEYS, KeyRow, META, ended_key, meta, name, parse_ended_key,
+    },
+};
+use crate::policy::Timestamp;
+
+/// Audit entries that are kept.
+const AUDIT_ENTRIES_MAX: u64 = 10_000;
+
+type IdRows<'t> = Table<'t, &'static [u8; 16], &'static [u8]>;
+
+/// The open tables of a write transaction.
+pub(super) struct Tables<'t> {
+    pub(super) items: IdRows<'t>,
+    pub(super) contents: IdRows<'t>,
+    pub(super) answers: IdRows<'t>,
+    pub(super) keys: Table<'t, &'static [u8; 32], &'static [u8]>,
+    pub(super) ended: Table<'t, &'static [u8; 24], &'static [u8]>,
+    pub(super) audit: Table<'t, &'static [u8; 8], &'static [u8]>,
+    pub(super) meta: Table<'t, &'static str, &'static [u8]>,
+    pub(super) counters: Counters,
+    damage: &'t Damage,
+}
+
+/// What a removed or ended write leaves behind.
+#[derive(Debug, Default)]
+pub(super) struct Leftovers {
+    /// Whether its receipt was all there was.
+    pub(super) was_ended: bool,
+    pub(super) answer_bytes: u64,
+    /// Its spool file, to be removed after the commit.
+    pub(super) file: Option<String>,
+}
+
+impl<'t> Tables<'t> {
+    /// Opens the tables of a database of this format; makes them in a new one.
+    pub(super) fn open(
+        transaction: &'t WriteTransaction,
+        damage: &'t Damage,
+    ) -> Result<Self, DiskError> {
+        let mut meta = transaction.open_table(META)?;
+        let is_new = meta.is_empty()?;
+        let mut counters = Counters::default();
+        if is_new {
+            let record = codec::encode(name::META, meta::FORMAT.as_bytes(), &FORMAT);
+            meta.insert(meta::FORMAT, record.as_slice())?;
+        } else {
+            check_format(read_meta(&meta, meta::FORMAT)?)?;
+            counters = read_meta(&meta, meta::COUNTERS)?
+                .ok_or(DiskError::Damaged("its running numbers are lost"))?;
+        }
+        counters.revision += 1;
+        Ok(Self {
+            items: transaction.open_table(ITEMS)?,
+            contents: transaction.open_table(CONTENTS)?,
+            answers: transaction.open_table(ANSWERS)?,
+            keys: transaction.open_table(KEYS)?,
+            ended: transaction.open_table(ENDED)?,
+            audit: transaction.open_table(AUDIT)?,
+            meta,
+            counters,
+            damage,
+        })
+    }
+
+    /// Writes the running numbers.
+    pub(super) fn finish(mut self) -> Result<Counters, DiskError> {
+        let key = meta::COUNTERS;
+        let record = codec::encode(name::META, key.as_bytes(), &self.counters);
+        self.meta.insert(key, record.as_slice())?;
+        Ok(self.counters)
+    }
+
+    pub(super) fn put_item(&mut self, item: &Item, now: Timestamp) -> Result<(), DiskError> {
+        let row = ItemRow {
+            revision: self.counters.revision,
+            recorded_at: now,
+            item: Cow::Borrowed(item),
+        };
+        let key = item.id.as_bytes();
+        let record = codec::encode(name::ITEMS, key, &row);
+        self.items.insert(key, record.as_slice())?;
+        Ok(())
+    }
+
+    pub(super) fn put_content(
+        &mut self,
+        accepted: &Item,
+        content: &Content,
+        key_hash: Option<KeyHash>,
+    ) -> Result<(), DiskError> {
+        let row = ContentRow {
+            revision: self.counters.revision,
+            accepted: Cow::Borrowed(accepted),
+            key: key_hash,
+            content: Cow::Borrowed(content),
+        };
+        let key = accepted.id.as_bytes();
+        let record = codec::encode(name::CONTENTS, key, &row);
+        self.contents.insert(key, record.as_slice())?;
+        Ok(())
+    }
+
+    /// Notes whose this key is. The first one has it for as long as there is a record of it.
+    pub(super) fn put_key(&mut self, key: KeyHash, item: &Item) -> Result<(), DiskError> {
+        let row = KeyRow {
+            id: item.id,
+            body_sha256: item.body_sha256,
+        };
+        let record = codec::encode(name::KEYS, key.as_bytes(), &row);
+        self.keys.insert(key.as_bytes(), record.as_slice())?;
+        Ok(())
+    }
+
+    /// Whose this key is.
+    pub(super) fn key(&self, key: KeyHash) -> Result<Sound<KeyRow>, DiskError> {
+        let row = self.keys.get(key.as_bytes())?;
+        Ok(self.decode(
+            name::KEYS,
+            key.as_bytes(),
+            row.as_ref().map(|row| row.value()),
+        ))
+    }
+
+    pub(super) fn content(&self, id: ItemId) -> Result<Sound<ContentRow<'static>>, DiskError> {
+        let key = id.as_bytes();
+        let row = self.contents.get(key)?;
+        Ok(self.decode(name::CONTENTS, key, row.as_ref().map(|row| row.value())))
+    }
+
+    /// The write; made again from its content where its own record is damaged.
+    pub(super) fn item(&self, id: ItemId) -> Result<Option<Item>, DiskError> {
+        let key = id.as_bytes();
+        let row = self.items.get(key)?;
+        let row: Sound<ItemRow<'_>> =
+            self.decode(name::ITEMS, key, row.as_ref().map(|row| row.value()));
+        Ok(match row {
+            Sound::Is(row) => Some(row.item.into_owned()),
+            Sound::Missing => None,
+            Sound::Damaged => Some(match self.content(id)? {
+                Sound::Is(row) => rebuild::from_content(row.accepted.into_owned()),
+                _ => rebuild::placeholder(id),
+            }),
+        })
+    }
+
+    /// Records that a write came to its end: its content goes, its receipt stays.
+    pub(super) fn end(
+        &mut self,
+        item: &Item,
+        answer: Option<&Answer>,
+        now: Timestamp,
+    ) -> Result<Ended, DiskError> {
+        let id = item.id;
+        let replaced = self.forget_end(id)?;
+        let (file, key) = self.remove_content(id)?;
+        let row = EndedRow {
+            key: key.or(replaced.as_ref().and_then(|row| row.key)),
+            answer_bytes: answer.map_or(0, |answer| answer.body.len() as u64),
+        };
+        if let Some(answer) = answer {
+            let record = codec::encode(name::ANSWERS, id.as_bytes(), answer);
+            self.answers.insert(id.as_bytes(), record.as_slice())?;
+        }
+        let ended_key = ended_key(item.ended_at.unwrap_or(now), id);
+        let record = codec::encode(name::ENDED, &ended_key, &row);
+        self.ended.insert(&ended_key, record.as_slice())?;
+        self.put_item(item, now)?;
+        Ok(Ended {
+            file,
+            answer_bytes: row.answer_bytes,
+            replaced_answer_bytes: replaced.map(|row| row.answer_bytes),
+        })
+    }
+
+    /// Removes everything there is of a write.
+    pub(super) fn remove(&mut self, id: ItemId) -> Result<Option<Leftovers>, DiskError> {
+        let ended = self.forget_end(id)?;
+        let (file, key) = self.remove_content(id)?;
+        self.answers.remove(id.as_bytes())?;
+        if let Some(key) = key.or(ended.and_then(|row| row.key))
+            && matches!(self.key(key)?, Sound::Is(row) if row.id == id)
+        {
+            self.keys.remove(key.as_bytes())?;
+        }
+        if self.items.remove(id.as_bytes())?.is_none() {
+            return Ok(None);
+        }
+        self.counters.removed += 1;
+        Ok(Some(Leftovers {
+            was_ended: ended.is_some(),
+            answer_bytes: ended.map_or(0, |row| row.answer_bytes),
+            file,
+        }))
+    }
+
+    /// Removes a write by its row of `ended`, whatever the rest of it says.
+    pub(super) fn remove_ended(
+        &mut self,
+        at: Timestamp,
+        id: ItemId,
+    ) -> Result<Leftovers, DiskError> {
+        let left = self.remove(id)?.unwrap_or_default();
+        // Gone already, unless its item says something else, or nothing.
+        self.ended.remove(&ended_key(at, id))?;
+        Ok(left)
+    }
+
+    /// Lists the receipt of a write that ended, with whatever key it came with forgotten.
+    pub(super) fn list_ended(&mut self, item: &Item, now: Timestamp) -> Result<(), DiskError> {
+        let at = item.ended_at.unwrap_or(now);
+        let item = Item {
+            ended_at: Some(at),
+            ..item.clone()
+        };
+        let key = ended_key(at, item.id);
+        let record = codec::encode(name::ENDED, &key, &EndedRow::default());
+        self.ended.insert(&key, record.as_slice())?;
+        self.put_item(&item, now)
+    }
+
+    /// The write that ended first, and when.
+    pub(super) fn first_ended(&self) -> Result<Option<(Timestamp, ItemId)>, DiskError> {
+        Ok(self
+            .ended
+            .first()?
+            .map(|(key, _)| parse_ended_key(key.value())))
+    }
+
+    pub(super) fn put_pauses(&mut self, pauses: &[Pause]) -> Result<(), DiskError> {
+        let key = meta::PAUSES;
+        let record = codec::encode(name::META, key.as_bytes(), &pauses);
+        self.meta.insert(key, record.as_slice())?;
+        Ok(())
+    }
+
+    /// Adds an entry; the oldest goes when there are too many.
+    pub(super) fn put_audit(&mut self, entry: &AuditEntry) -> Result<(), DiskError> {
+        self.counters.audit += 1;
+        let key = self.counters.audit.to_be_bytes();
+        let record = codec::encode(name::AUDIT, &key, entry);
+        self.audit.insert(&key, record.as_slice())?;
+        if self.audit.len()? > AUDIT_ENTRIES_MAX {
+            self.audit.pop_first()?;
+        }
+        Ok(())
+    }
+
+    fn remove_content(
+        &mut self,
+        id: ItemId,
+    ) -> Result<(Option<String>, Option<KeyHash>), DiskError> {
+        let key = id.as_bytes();
+        let row = self.content(id)?;
+        self.contents.remove(key)?;
+        Ok(match row {
+            Sound::Is(row) => (file_of(&row.content), row.key),
+            _ => (None, None),
+        })
+    }
+
+    /// Removes the row of `ended` of a write that ended before.
+    fn forget_end(&mut self, id: ItemId) -> Result<Option<EndedRow>, DiskError> {
+        let Some(item) = self.item(id)?.filter(|item| item.state.is_ended()) else {
+            return Ok(None);
+        };
+        let Some(at) = item.ended_at else {
+            return Ok(None);
+        };
+        let key = ended_key(at, id);
+        let row = self.ended.remove(&key)?;
+        let row = row.as_ref().map(|row| row.value());
+        Ok(match codec_row(self.damage, name::ENDED, &key, row) {
+            Sound::Is(row) => Some(row),
+            Sound::Damaged => Some(EndedRow::default()),
+            Sound::Missing => None,
+        })
+    }
+
+    fn decode<T: DeserializeOwned>(
+        &self,
+        table: &'static str,
+        key: &[u8],
+        row: Option<&[u8]>,
+    ) -> Sound<T> {
+        codec_row(self.damage, table, key, row)
+    }
+}
+
+/// What became of the rows of a write that ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Its spool file, to be removed after the commit.
+    pub(super) file: Option<String>,
+    pub(super) answer_bytes: u64,
+    /// Of the end that was recorded before, if it is the second one.
+    pub(super) replaced_answer_bytes: Option<u64>,
+}
+
+/// A record, if it is what was written.
+#[derive(Debug)]
+pub(super) enum Sound<T> {
+    Is(T),
+    Missing,
+    Damaged,
+}
+
+/// Decodes a row, and counts it when it is damaged.
+pub(super) fn codec_row<T: DeserializeOwned>(
+    damage: &Damage,
+    table: &'static str,
+    key: &[u8],
+    row: Option<&[u8]>,
+) -> Sound<T> {
+    let Some(row) = row else {
+        return Sound::Missing;
+    };
+    match codec::decode(table, key, row) {
+        Ok(value) => Sound::Is(value),
+        Err(error) => {
+            tracing::debug!(%error, table, "Cannot decode a record.");
+            damage.note_record(table, key);
+            Sound::Damaged
+        }
+    }
+}
+
+/// A value of `meta`; `None` where it is not there.
+pub(super) fn read_meta<T: DeserializeOwned>(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    key: &'static str,
+) -> Result<Option<T>, DiskError> {
+    let Some(row) = meta.get(key)? else {
+        return Ok(None);
+    };
+    codec::decode(name::META, key.as_bytes(), row.value())
+        .map(Some)
+        .map_err(|_| DiskError::Damaged("a record of its own is damaged"))
+}
+
+/// Whether this version knows the format.
+pub(super) fn check_format(found: Option<u32>) -> Result<(), DiskError> {
+    match found {
+        Some(FORMAT) => Ok(()),
+        Some(other) => Err(DiskError::Format(other)),
+        None => Err(DiskError::Damaged("its format is lost")),
+    }
+}
+
+/// The spool file that a content names.
+pub(super) fn file_of(content: &Content) -> Option<String> {
+    match &content.body {
+        StoredBody::File { name, .. } => Some(name.clone()),
+        StoredBody::Inline(_) => None,
+    }
+}

@@ -1,0 +1,409 @@
+//! The writer: the one task that changes the database.
+//!
+//! It takes everything that waits, writes it in one blocking piece with one commit, brings the index up to date in order of the
+//! commit, and answers everyone. What comes meanwhile is the next batch. No window is waited for: one write alone is one
+//! commit, sixty-four at once are about two.
+//!
+//! Appends fail fast: who waits for a 202 is told at once that there is none. Changes of what was accepted are kept, in order,
+//! and tried again until they are recorded. What a failed commit may have left is reconciled by the next one that succeeds:
+//! appends that were refused are removed, changes are written once more. Bounds: [`BATCH_MAX`] and [`BATCH_BYTES_MAX`] for
+//! a batch; behind it the channels, where whoever sends waits.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    task::spawn_blocking,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    INLINE_BODY_MAX_BYTES, Inner,
+    batch::{Append, Batch, Prepared, Receipts, SWEPT_MAX, Transition, Written},
+    change::{Change, NewBody},
+    error::{AppendError, DiskError, JournalError, Unavailable},
+    ids::Ids,
+};
+use crate::telemetry::OperationLabels;
+
+/// Changes in one transaction.
+pub(super) const BATCH_MAX: usize = 1_024;
+
+/// Bytes of bodies in one transaction, but for the last one that is taken.
+const BATCH_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// After a failure the database is tried again after this, doubled each time.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// How often receipts are swept, and a disk that was full is looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// The writer of one journal.
+pub(super) struct Writer {
+    inner: Arc<Inner>,
+    appends: mpsc::Receiver<Append>,
+    transitions: mpsc::Receiver<Transition>,
+    state: State,
+    // What could not be recorded, in order.
+    kept: Vec<Transition>,
+    retry: Option<Retry>,
+    sweep_at: Instant,
+    is_closing: bool,
+}
+
+/// What goes into the blocking piece, and comes back from it.
+pub(super) struct State {
+    pub(super) ids: Ids,
+    pub(super) receipts: Receipts,
+    /// Refused appends that a failed commit may have left, with the files of their bodies.
+    pub(super) unconfirmed: Vec<(super::super::item::ItemId, NewBody)>,
+}
+
+#[derive(Clone, Copy)]
+struct Retry {
+    at: Instant,
+    pause: Duration,
+}
+
+/// What waits, as it was taken.
+#[derive(Default)]
+struct Taken {
+    appends: Vec<Append>,
+    transitions: Vec<Transition>,
+    bytes: u64,
+}
+
+/// What a blocking piece came to.
+struct Outcome {
+    state: State,
+    kept: Vec<Transition>,
+    is_done: bool,
+    swept: u64,
+}
+
+impl Writer {
+    pub(super) fn new(
+        inner: Arc<Inner>,
+        appends: mpsc::Receiver<Append>,
+        transitions: mpsc::Receiver<Transition>,
+        state: State,
+    ) -> Self {
+        Self {
+            inner,
+            appends,
+            transitions,
+            state,
+            kept: Vec::new(),
+            retry: None,
+            sweep_at: Instant::now(),
+            is_closing: false,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        while let Some(taken) = self.take().await {
+            self = self.write(taken).await;
+        }
+        let kept = std::mem::take(&mut self.kept);
+        if !kept.is_empty() {
+            tracing::error!(
+                changes = kept.len(),
+                "Changes of queued writes could not be recorded before the end."
+            );
+        }
+        for transition in kept {
+            // Whoever waits may be gone.
+            let _ = transition.reply.send(Err(JournalError::Closed));
+        }
+        let inner = self.inner.clone();
+        // Closing waits for the reads that are under way.
+        let _ = spawn_blocking(move || inner.disk.close()).await;
+        self.inner.ended.cancel();
+    }
+
+    /// Waits until there is something to do; `None` when there is nothing more, ever.
+    async fn take(&mut self) -> Option<Taken> {
+        let mut taken = Taken::default();
+        loop {
+            let due = self.retry.map_or(self.sweep_at, |retry| retry.at);
+            let is_failing = self.retry.is_some_and(|retry| retry.at > Instant::now());
+            // Every branch loses nothing when dropped: what was received is kept in `taken`.
+            tokio::select! {
+                biased;
+                () = self.inner.closing.cancelled(), if !self.is_closing => {
+                    self.is_closing = true;
+                    self.appends.close();
+                    self.transitions.close();
+                    continue;
+                }
+                Some(transition) = self.transitions.recv(), if self.has_room() => {
+                    if is_failing && !self.is_closing {
+                        self.kept.push(transition);
+                        continue;
+                    }
+                    taken.transitions.push(transition);
+                }
+                Some(append) = self.appends.recv() => {
+                    if is_failing {
+                        refuse(append, Unavailable::Failing);
+                        continue;
+                    }
+                    taken.push(append);
+                }
+                () = sleep_until(due), if !self.is_closing => return Some(taken),
+                else => {
+                    // Closing, and nothing waits: what is kept is tried once more, then that is all.
+                    let is_last_try = self.retry.take().is_some() && !self.kept.is_empty();
+                    return is_last_try.then_some(taken);
+                }
+            }
+            self.take_waiting(&mut taken);
+            return Some(taken);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.kept.len() < BATCH_MAX
+    }
+
+    fn take_waiting(&mut self, taken: &mut Taken) {
+        while taken.transitions.len() + self.kept.len() < BATCH_MAX
+            && let Ok(transition) = self.transitions.try_recv()
+        {
+            taken.transitions.push(transition);
+        }
+        while taken.appends.len() < BATCH_MAX
+            && taken.bytes < BATCH_BYTES_MAX
+            && let Ok(append) = self.appends.try_recv()
+        {
+            taken.push(append);
+        }
+    }
+
+    async fn write(self, taken: Taken) -> Self {
+        let Self {
+            inner,
+            appends,
+            transitions,
+            state,
+            mut kept,
+            retry,
+            is_closing,
+            ..
+        } = self;
+        // What was kept comes first: it is older.
+        kept.extend(taken.transitions);
+        let writing = inner.clone();
+        let outcome = spawn_blocking(move || writing.write(state, kept, taken.appends));
+        let outcome = outcome
+            .await
+            .expect("every panic of a batch is caught inside");
+        let now = Instant::now();
+        let retry = (!outcome.is_done).then(|| {
+            let pause = retry.map_or(RETRY_FIRST, |retry| (retry.pause * 2).min(RETRY_MAX));
+            Retry {
+                at: now + pause,
+                pause,
+            }
+        });
+        let sweep_at = match outcome.swept {
+            SWEPT_MAX.. => now,
+            _ => now + SWEEP_EVERY,
+        };
+        Self {
+            inner,
+            appends,
+            transitions,
+            state: outcome.state,
+            kept: outcome.kept,
+            retry,
+            sweep_at,
+            is_closing,
+        }
+    }
+}
+
+impl Taken {
+    fn push(&mut self, append: Append) {
+        self.bytes += append.write.body.bytes();
+        self.appends.push(append);
+    }
+}
+
+fn refuse(append: Append, reason: Unavailable) {
+    // Whoever waits may be gone.
+    let _ = append.reply.send(Err(AppendError::Unavailable(reason)));
+}
+
+impl Inner {
+    /// Writes one batch and says so to everyone. Blocks.
+    fn write(&self, mut state: State, kept: Vec<Transition>, appends: Vec<Append>) -> Outcome {
+        let mut batch = Batch {
+            transitions: kept,
+            appends: self.prepare(&mut state.ids, appends),
+            unconfirmed: state.unconfirmed.iter().map(|(id, _)| *id).collect(),
+        };
+        let writing = AssertUnwindSafe(|| self.write_batch(&mut batch, state.receipts));
+        let written = catch_unwind(writing).unwrap_or(Err(DiskError::Panicked));
+        let is_done = written.is_ok();
+        let mut swept = 0;
+        let kept = match written {
+            Ok(written) => {
+                state.receipts = written.receipts;
+                swept = written.swept;
+                // Dropped, and their files with them.
+                state.unconfirmed.clear();
+                self.finish(batch, written);
+                Vec::new()
+            }
+            Err(error) => {
+                self.count_error("write");
+                let reason = match error.is_no_space() {
+                    true => Unavailable::NoSpace,
+                    false => Unavailable::Failing,
+                };
+                tracing::error!(%error, "Cannot write to the queue's database.");
+                for append in batch.appends {
+                    let _ = append.reply.send(Err(AppendError::Unavailable(reason)));
+                    state.unconfirmed.push((append.item.id, append.body));
+                }
+                batch.transitions
+            }
+        };
+        Outcome {
+            state,
+            kept,
+            is_done,
+            swept,
+        }
+    }
+
+    /// Refuses what there is no room for, and gives the rest ids.
+    fn prepare(&self, ids: &mut Ids, appends: Vec<Append>) -> Vec<Prepared> {
+        // Also when nothing is appended: the reserve is taken again as soon as there is room.
+        let is_low = self.space.check();
+        let now = self.clock.now();
+        let mut prepared = Vec::with_capacity(appends.len());
+        for append in appends {
+            if is_low {
+                refuse(append, Unavailable::NoSpace);
+                continue;
+            }
+            let append = match self.inlined(append) {
+                Ok(append) => append,
+                Err(append) => {
+                    refuse(append, Unavailable::Failing);
+                    continue;
+                }
+            };
+            let id = ids.next(now);
+            prepared.extend(append.prepare(id, &self.keyring, |name| self.is_sensitive(name)));
+        }
+        prepared
+    }
+
+    /// With a small body in the record, whatever it came in: only items with larger ones are asked for their files at start.
+    fn inlined(&self, mut append: Append) -> Result<Append, Append> {
+        if let NewBody::Spooled(file) = &append.write.body
+            && file.bytes() <= INLINE_BODY_MAX_BYTES
+        {
+            match self.spool.read(file) {
+                Ok(body) => append.write.body = NewBody::Inline(body),
+                Err(error) => {
+                    tracing::error!(%error, "Cannot read a spool file.");
+                    return Err(append);
+                }
+            }
+        }
+        Ok(append)
+    }
+
+    /// Writes the batch; after a failure the database is opened again and it is written once more.
+    fn write_batch(&self, batch: &mut Batch, receipts: Receipts) -> Result<Written, DiskError> {
+        let error = match self.try_write(batch, receipts) {
+            Err(error) => error,
+            written => return written,
+        };
+        if error.is_no_space() {
+            self.space.check();
+            if batch.transitions.is_empty() || !self.space.give_up_reserve() {
+                // Whatever comes next must first get the handle back.
+                let _ = self.disk.recover(&error, self.clock.now());
+                return Err(error);
+            }
+        }
+        if let Some(salvaged) = self.disk.recover(&error, self.clock.now())? {
+            self.note_salvaged(&salvaged);
+        }
+        self.try_write(batch, receipts)
+    }
+
+    fn try_write(&self, batch: &mut Batch, receipts: Receipts) -> Result<Written, DiskError> {
+        let now = self.clock.now();
+        if batch.is_empty() && !self.has_receipts_to_sweep(now, receipts)? {
+            return Ok(Written {
+                receipts,
+                ..Written::default()
+            });
+        }
+        self.disk.transact(|tables| {
+            let mut written = Written {
+                receipts,
+                ..Written::default()
+            };
+            let seal = |id, fields, body| self.seal(id, fields, body);
+            batch.apply(tables, &mut written, &seal, now)?;
+            written.sweep(tables, &self.limits, now)?;
+            Ok(written)
+        })
+    }
+
+    /// After the commit: the index first, then whoever waits, then the files that are not needed any more.
+    fn finish(&self, batch: Batch, written: Written) {
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        for transition in &batch.transitions {
+            match &transition.change {
+                Change::Update(item) | Change::End { item, .. } | Change::Replace { item, .. } => {
+                    index.change(item);
+                }
+                Change::Remove(id) => index.remove(*id),
+                Change::Pause(pauses) => self.set_pauses(pauses.clone()),
+                Change::Note => {}
+            }
+        }
+        for (append, outcome) in batch.appends.iter().zip(&written.appended) {
+            if matches!(outcome, super::batch::Outcome::New) {
+                index.add(&append.item);
+            }
+        }
+        drop(index);
+        for mut transition in batch.transitions {
+            if let Change::Replace {
+                body: Some(body), ..
+            } = &mut transition.change
+            {
+                body.keep();
+            }
+            let _ = transition.reply.send(Ok(()));
+        }
+        for (mut append, outcome) in batch.appends.into_iter().zip(written.appended) {
+            if matches!(outcome, super::batch::Outcome::New) {
+                append.body.keep();
+            }
+            let _ = append.reply.send(outcome.answer(append.item));
+        }
+        for file in &written.files {
+            self.spool.remove(file);
+        }
+    }
+
+    pub(super) fn count_error(&self, op: &'static str) {
+        let labels = OperationLabels { op };
+        self.metrics.storage_errors.get_or_create(&labels).inc();
+    }
+}
