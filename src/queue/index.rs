@@ -89,6 +89,8 @@ struct OriginLanes {
     lanes: usize,
     due: BTreeSet<Due>,
     pending: usize,
+    /// The latest moment until which the origin asked, of any of its writes, to be left alone.
+    floor_until: Option<Timestamp>,
 }
 
 /// The room a write has been promised.
@@ -209,10 +211,12 @@ impl Index {
         self.insert(item);
     }
 
-    /// Says what has become of a write, after the commit, and gives the claim on it back.
+    /// Says what has become of a write, after the commit, and gives the claim on it back, unless it is on its way now.
     pub(super) fn change(&mut self, item: &Item) {
         if item.state.is_ended() {
             self.remove(item.id);
+        } else if item.state == State::Sending {
+            self.mark_sending(item.id);
         } else if let Some(before) = self.take_out(item.id) {
             // An edit may have changed what it weighs.
             self.give_back(before.room());
@@ -275,6 +279,11 @@ impl Index {
     pub(super) fn next_due_at(&self, origin: &Origin) -> Option<Timestamp> {
         let lanes = self.origins.get(origin)?;
         lanes.due.first().map(|(at, _, _)| *at)
+    }
+
+    /// Until when an origin with writes in lanes asked to be left alone.
+    pub(super) fn floor_until(&self, origin: &Origin) -> Option<Timestamp> {
+        self.origins.get(origin)?.floor_until
     }
 
     /// The origins that have pending writes.
@@ -392,6 +401,9 @@ impl Index {
             // Almost always the last; one that an operator revives goes back to where it was accepted.
             let at = lane.items.partition_point(|other| *other < item.id);
             lane.items.insert(at, item.id);
+            if let Some(lanes) = self.origins.get_mut(&item.origin) {
+                lanes.floor_until = lanes.floor_until.max(item.floor_until);
+            }
         }
         if item.state.is_pending() {
             // A pending write is in its lane, and so its origin is known.

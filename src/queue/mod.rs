@@ -8,19 +8,23 @@
 //! `index` what is known of it in memory, `replay` how it is delivered, [`Outlet`] the seam to the origins.
 //! Deliberately absent: HTTP (the proxy's), connectivity and permits (upstream's), stored responses (the store's).
 
+mod changed;
 mod index;
 mod item;
 mod journal;
 mod lane;
 mod outcome;
 mod outlet;
+mod replay;
 mod seal;
 mod settings;
+mod verdict;
 
 #[cfg(test)]
 mod tests;
 
 pub use self::{
+    changed::Changed,
     item::{
         Answer, Attempt, Content, Dead, Done, Item, ItemId, OnStuck, Origin, Parked, PendingReads,
         Repeat, Revival, Sealed, State, StoredBody,
@@ -29,6 +33,7 @@ pub use self::{
     lane::LaneId,
     outcome::{Observation, Outcome, outcome},
     outlet::{Delivery, DeliveryBody, Outlet, Proof, Received, SendError},
+    replay::{OriginStatus, PhaseName},
     seal::{KeyFileError, check_key_file},
     settings::{
         Config, Idempotency, KeyFormat, OrderBy, ReplayRate, ResponseTemplate, WriteMode,

@@ -20,6 +20,9 @@ pub trait Outlet: Send + Sync + 'static {
     /// How many deliveries the origin may have at once: a quarter of its permits.
     fn share(&self, origin: &Origin) -> NonZeroUsize;
 
+    /// Whether the deliveries of a route get their credential from a source that may have a newer one later.
+    fn has_credential_source(&self, route: &str) -> bool;
+
     /// Whether whoever answers at the origin's address is the origin: asked before the first delivery after an outage.
     ///
     /// # Errors

@@ -45,6 +45,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::error::OpenError;
+#[cfg(test)]
+pub(super) use self::tests::faults;
 use self::{
     batch::{Append, ReceiptLimits, Transition},
     disk::Disk,
@@ -106,6 +108,23 @@ impl Journal {
         tasks: &TaskTracker,
     ) -> Result<Self, OpenError> {
         let backing = backing::Backing::Directory(config.dir.clone());
+        open::open_on(backing, config, clock, metrics, index, tasks).await
+    }
+
+    /// Opens the journal on storage that fails on demand; other files are in the data directory.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    #[cfg(test)]
+    pub(super) async fn open_on(
+        storage: faults::FaultyStorage,
+        config: &Config,
+        clock: SharedClock,
+        metrics: Arc<Metrics>,
+        index: Arc<Mutex<Index>>,
+        tasks: &TaskTracker,
+    ) -> Result<Self, OpenError> {
+        let backing = backing::Backing::Faulty(config.dir.clone(), storage);
         open::open_on(backing, config, clock, metrics, index, tasks).await
     }
 

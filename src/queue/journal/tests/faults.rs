@@ -12,7 +12,7 @@ use redb::StorageBackend;
 
 /// Bytes in memory that outlive the database which has them open.
 #[derive(Clone, Debug, Default)]
-pub(in crate::queue::journal) struct FaultyStorage {
+pub(in crate::queue) struct FaultyStorage {
     shared: Arc<Shared>,
 }
 
@@ -38,7 +38,7 @@ struct Content {
 
 impl FaultyStorage {
     /// A way in for one database. It ends with the next crash.
-    pub(in crate::queue::journal) fn open(&self) -> Handle {
+    pub(in crate::queue) fn open(&self) -> Handle {
         Handle {
             epoch: self.shared.epoch.load(Ordering::SeqCst),
             shared: self.shared.clone(),
@@ -46,33 +46,33 @@ impl FaultyStorage {
     }
 
     /// Whether writes fail from now on, as on a disk without room.
-    pub(in crate::queue::journal) fn set_full(&self, full: bool) {
+    pub(in crate::queue) fn set_full(&self, full: bool) {
         self.shared.full.store(full, Ordering::SeqCst);
     }
 
     /// So many syncs fail from now on.
-    pub(in crate::queue::journal) fn fail_syncs(&self, syncs: u64) {
+    pub(in crate::queue) fn fail_syncs(&self, syncs: u64) {
         self.shared.syncs_failing.store(syncs, Ordering::SeqCst);
     }
 
     /// After so many more writes and syncs everything fails, until [`FaultyStorage::heal`].
-    pub(in crate::queue::journal) fn fail_after(&self, operations: u64) {
+    pub(in crate::queue) fn fail_after(&self, operations: u64) {
         self.shared.fails_after.store(operations, Ordering::SeqCst);
         self.shared.is_armed.store(true, Ordering::SeqCst);
     }
 
-    pub(in crate::queue::journal) fn heal(&self) {
+    pub(in crate::queue) fn heal(&self) {
         self.shared.is_armed.store(false, Ordering::SeqCst);
     }
 
     /// Writes and syncs so far.
-    pub(in crate::queue::journal) fn operations(&self) -> u64 {
+    pub(in crate::queue) fn operations(&self) -> u64 {
         self.shared.operations.load(Ordering::SeqCst)
     }
 
     /// The power is lost: of what was not synced, what `keeps` says is there all the same. Whoever has it open writes nothing
     /// any more.
-    pub(in crate::queue::journal) fn crash(&self, keeps: Keeps) {
+    pub(in crate::queue) fn crash(&self, keeps: Keeps) {
         let mut content = self.shared.content();
         self.shared.epoch.fetch_add(1, Ordering::SeqCst);
         match keeps {
@@ -94,18 +94,18 @@ impl FaultyStorage {
         self.heal();
     }
 
-    pub(in crate::queue::journal) fn is_writable(&self) -> bool {
+    pub(in crate::queue) fn is_writable(&self) -> bool {
         self.shared.check().is_ok()
     }
 
-    pub(in crate::queue::journal) fn bytes(&self) -> u64 {
+    pub(in crate::queue) fn bytes(&self) -> u64 {
         self.shared.content().current.len() as u64
     }
 }
 
 /// What a loss of power leaves of what was not synced.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::queue::journal) enum Keeps {
+pub(in crate::queue) enum Keeps {
     Nothing,
     Everything,
     SomePages(u64),
@@ -139,7 +139,7 @@ impl Shared {
 
 /// What a database has open.
 #[derive(Debug)]
-pub(in crate::queue::journal) struct Handle {
+pub(in crate::queue) struct Handle {
     shared: Arc<Shared>,
     epoch: u64,
 }

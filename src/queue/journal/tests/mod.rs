@@ -1,7 +1,7 @@
 //! The journal's behaviour through its handle, on real files and on ones that fail.
 
 mod basics;
-pub(super) mod faults;
+pub(in crate::queue) mod faults;
 mod receipts;
 
 use std::{

@@ -1,0 +1,463 @@
+//! The deliveries to one origin: a task with a phase, each phase a method that returns the next.
+//!
+//! ```text
+//! disconnected -> recovering -> (verify) -> canary -> slow start 1, 2, 4 .. lanes -> steady
+//!       ^                          |           |               |                       |
+//!       +------ captive <----------+-----------+---------------+-----------------------+
+//! ```
+//!
+//! Invariants: of a lane at most one delivery is in flight; while disconnected there is one future that waits, and nothing
+//! sent; an origin that asked to be left alone is, in every phase. Bounds: as many deliveries as the outlet's share, as fast as
+//! `queue.replay_rate`; a wait is looked at again after a minute, whatever the clock did meanwhile. A task without work ends.
+
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::Notify,
+    task::{JoinError, JoinSet},
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::{
+    PhaseName, Replay,
+    delivery::{Finished, Sign, Standing, deliver},
+    pace::{Backoff, FIRST_PAUSE, LONGEST_PAUSE, Pace, Trouble},
+};
+use crate::{
+    policy::{Connectivity, Timestamp},
+    queue::{
+        ItemId, LaneId, Origin, Outlet, Proof,
+        verdict::{Trial, Unsent},
+    },
+};
+
+/// How long a wait may be before it is looked at again: a clock that was set must not stall the queue.
+const RECHECK: Duration = Duration::from_secs(60);
+
+/// A task that had nothing to deliver for so long ends.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Longer than any process lives, and still a moment that can be computed with.
+const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// The deliveries to one origin.
+pub(super) struct OriginReplay<O> {
+    replay: Arc<Replay<O>>,
+    origin: Origin,
+    wake: Arc<Notify>,
+    shutdown: CancellationToken,
+    deliveries: JoinSet<Finished>,
+    pace: Pace,
+    trouble: Trouble,
+    /// Between tries that sent nothing.
+    unsent: Backoff,
+    /// Between looks at a captive portal.
+    captive: Backoff,
+    is_captive: bool,
+    proof: Proof,
+    /// The origin asked to be left alone until then.
+    floor: Instant,
+    /// The part of it that items keep, as far as it is in `floor`.
+    noted_floor: Option<Timestamp>,
+    /// We leave it alone until then.
+    hold: Instant,
+    worked_at: Instant,
+}
+
+/// How far the origin is from full speed.
+#[derive(Debug)]
+enum Phase {
+    /// The link is lost.
+    Disconnected,
+    /// It is back, and the first delivery waits its part of `queue.recovery_spread`.
+    Recovering { wait: Duration },
+    /// Who answers is to be asked first.
+    Verifying,
+    /// Somebody else than the origin answers; and what was seen of it.
+    Captive { why: String },
+    /// One delivery at a time, until one gets a plausible answer.
+    Canary,
+    /// So many lanes at once, twice as many after as many good answers.
+    SlowStart,
+    /// As many lanes at once as the outlet's share.
+    Steady,
+    /// There is nothing to do, or the gateway shuts down.
+    Ended,
+}
+
+/// What a phase hears of.
+enum Event {
+    Sign(Sign),
+    /// The link is lost.
+    Lost,
+    /// Nothing to do, or shutdown.
+    End,
+}
+
+impl<O: Outlet> OriginReplay<O> {
+    pub(super) fn new(
+        replay: Arc<Replay<O>>,
+        origin: Origin,
+        wake: Arc<Notify>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            pace: Pace::new(replay.config.replay_rate),
+            replay,
+            origin,
+            wake,
+            shutdown,
+            deliveries: JoinSet::new(),
+            trouble: Trouble::default(),
+            unsent: Backoff::default(),
+            captive: Backoff::default(),
+            is_captive: false,
+            proof: Proof::Unproven,
+            floor: now,
+            noted_floor: None,
+            hold: now,
+            worked_at: now,
+        }
+    }
+
+    /// Delivers until there is nothing left, or shutdown; then waits for what is in flight.
+    pub(super) async fn run(mut self) -> Origin {
+        // What the link was before the start is not known: no spread, but a canary.
+        let mut phase = Phase::Verifying;
+        loop {
+            self.tell(&phase);
+            phase = match phase {
+                Phase::Disconnected => self.disconnected().await,
+                Phase::Recovering { wait } => self.recovering(wait).await,
+                Phase::Verifying => self.verifying().await,
+                Phase::Captive { why } => self.captive(why).await,
+                Phase::Canary => self.canary().await,
+                Phase::SlowStart => self.slow_start().await,
+                Phase::Steady => self.steady().await,
+                Phase::Ended => break,
+            };
+        }
+        while let Some(joined) = self.deliveries.join_next().await {
+            self.note(joined);
+        }
+        self.replay.statuses.leave(&self.origin);
+        self.origin
+    }
+
+    async fn disconnected(&mut self) -> Phase {
+        let (replay, origin) = (Arc::clone(&self.replay), self.origin.clone());
+        if replay.outlet.connectivity(&origin) == Connectivity::Connected {
+            // A delivery found no connection, but the link is not taken for lost: nothing else paces the next try.
+            let pause = self.unsent.next();
+            if self.meanwhile(sleep(pause)).await.is_none() {
+                return Phase::Ended;
+            }
+        }
+        match self.meanwhile(replay.outlet.connected(&origin)).await {
+            Some(()) => Phase::Recovering {
+                wait: replay.config.recovery_spread.mul_f64(fastrand::f64()),
+            },
+            None => Phase::Ended,
+        }
+    }
+
+    async fn recovering(&mut self, wait: Duration) -> Phase {
+        match self.meanwhile(sleep(wait)).await {
+            Some(()) => Phase::Verifying,
+            None => Phase::Ended,
+        }
+    }
+
+    async fn verifying(&mut self) -> Phase {
+        let (replay, origin) = (Arc::clone(&self.replay), self.origin.clone());
+        if replay.outlet.connectivity(&origin) == Connectivity::Disconnected {
+            return Phase::Disconnected;
+        }
+        match self.meanwhile(replay.outlet.verify(&origin)).await {
+            Some(Ok(proof)) => {
+                self.proof = proof;
+                Phase::Canary
+            }
+            Some(Err(why)) => Phase::Captive { why },
+            None => Phase::Ended,
+        }
+    }
+
+    async fn captive(&mut self, why: String) -> Phase {
+        if !std::mem::replace(&mut self.is_captive, true) {
+            warn!(origin = %self.origin, why, "What answers is not taken for the origin; deliveries wait.");
+        }
+        let pause = self.captive.next();
+        match self.meanwhile(sleep(pause)).await {
+            Some(()) => Phase::Verifying,
+            None => Phase::Ended,
+        }
+    }
+
+    async fn canary(&mut self) -> Phase {
+        loop {
+            match self.next(1, Trial::Canary).await {
+                Event::Sign(Sign::Well) => {
+                    self.recovered();
+                    return Phase::SlowStart;
+                }
+                Event::Sign(Sign::Failing(lane)) => {
+                    let pause = self.trouble.failed(lane).unwrap_or(FIRST_PAUSE);
+                    self.hold_for(pause);
+                }
+                event => {
+                    if let Some(phase) = self.leave(event) {
+                        return phase;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn slow_start(&mut self) -> Phase {
+        let (mut width, mut well) = (1, 0);
+        while width < self.share() {
+            match self.next(width, Trial::Passed).await {
+                Event::Sign(Sign::Well) => {
+                    self.trouble.clear();
+                    well += 1;
+                    if well >= width {
+                        (width, well) = (width.saturating_mul(2), 0);
+                    }
+                }
+                Event::Sign(Sign::Failing(lane)) => {
+                    self.failing(lane);
+                    (width, well) = (1, 0);
+                }
+                event => {
+                    if let Some(phase) = self.leave(event) {
+                        return phase;
+                    }
+                }
+            }
+        }
+        Phase::Steady
+    }
+
+    async fn steady(&mut self) -> Phase {
+        loop {
+            match self.next(self.share(), Trial::Passed).await {
+                Event::Sign(Sign::Well) => self.trouble.clear(),
+                Event::Sign(Sign::Failing(lane)) => {
+                    if self.failing(lane) {
+                        return Phase::SlowStart;
+                    }
+                }
+                event => {
+                    if let Some(phase) = self.leave(event) {
+                        return phase;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What every phase of delivering does alike; the phase that follows, if another.
+    fn leave(&mut self, event: Event) -> Option<Phase> {
+        match event {
+            Event::Sign(Sign::Unsent(Unsent::Disconnected)) | Event::Lost => {
+                Some(Phase::Disconnected)
+            }
+            Event::Sign(Sign::Unsent(Unsent::Busy | Unsent::HandedBack) | Sign::Stalled) => {
+                let pause = self.unsent.next();
+                self.hold_for(pause);
+                None
+            }
+            Event::Sign(Sign::Captive(why)) => Some(Phase::Captive { why }),
+            Event::Sign(Sign::Well | Sign::Failing(_) | Sign::Nothing) => None,
+            Event::End => Some(Phase::Ended),
+        }
+    }
+
+    /// The next thing that happens while deliveries go out, so many at once.
+    async fn next(&mut self, width: usize, trial: Trial) -> Event {
+        loop {
+            if self.shutdown.is_cancelled() {
+                return Event::End;
+            }
+            if self.replay.outlet.connectivity(&self.origin) == Connectivity::Disconnected {
+                return Event::Lost;
+            }
+            let wait = self.fill(width, trial);
+            if self.is_idle() {
+                return Event::End;
+            }
+            // Every branch is cancel-safe: a finished delivery and a wake-up that are not taken stay.
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => return Event::End,
+                Some(joined) = self.deliveries.join_next() => return Event::Sign(self.note(joined)),
+                () = self.wake.notified() => {}
+                () = sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Waits, while deliveries that are in flight come to their end. `None`: shutdown, or there is nothing to wait for.
+    async fn meanwhile<T>(&mut self, waited_for: impl Future<Output = T>) -> Option<T> {
+        let mut waited_for = pin!(waited_for);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => return None,
+                out = &mut waited_for => return Some(out),
+                Some(joined) = self.deliveries.join_next() => {
+                    self.note(joined);
+                }
+                () = self.wake.notified() => {
+                    if self.has_nothing() {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins deliveries, up to so many at once; how long until there may be more to begin.
+    fn fill(&mut self, width: usize, trial: Trial) -> Duration {
+        while self.deliveries.len() < width {
+            let now = Instant::now();
+            if self.replay.is_paused(&self.origin) {
+                return RECHECK;
+            }
+            self.note_kept_floor(now);
+            let not_before = self.floor.max(self.hold).max(self.pace.ready_at());
+            if not_before > now {
+                return (not_before - now).min(RECHECK);
+            }
+            match self.take_due() {
+                Ok(id) => {
+                    self.pace.take(now);
+                    let standing = Standing {
+                        trial,
+                        proof: self.proof,
+                    };
+                    let delivery = deliver(Arc::clone(&self.replay), id, standing);
+                    self.deliveries.spawn(delivery);
+                }
+                Err(wait) => return wait,
+            }
+        }
+        RECHECK
+    }
+
+    /// Claims what is due; how long to wait if nothing is.
+    fn take_due(&self) -> Result<ItemId, Duration> {
+        let now = self.replay.clock.now();
+        let mut index = self.replay.index();
+        let due = index.next_due_at(&self.origin).ok_or(RECHECK)?;
+        let wait = u64::try_from(due.millis_since(now)).unwrap_or(0);
+        let wait = Duration::from_millis(wait);
+        // No pause is so long: the clock was set back since.
+        let as_of = if wait > LONGEST_PAUSE { due } else { now };
+        let taken = index.take_due(&self.origin, as_of);
+        // At least a millisecond: an answer that nothing is due must not be asked for again at once.
+        taken.ok_or_else(|| wait.clamp(Duration::from_millis(1), RECHECK))
+    }
+
+    /// Counts in what items keep of the origin's wish to be left alone: from before the start, or from elsewhere.
+    fn note_kept_floor(&mut self, now: Instant) {
+        let kept = self.replay.index().floor_until(&self.origin);
+        if kept == self.noted_floor {
+            return;
+        }
+        self.noted_floor = kept;
+        let wall = self.replay.clock.now();
+        let wait = kept.and_then(|until| u64::try_from(until.millis_since(wall)).ok());
+        if let Some(wait) = wait {
+            self.floor = self.floor.max(after(now, Duration::from_millis(wait)));
+        }
+    }
+
+    /// What a delivery that ended says of the origin.
+    fn note(&mut self, joined: Result<Finished, JoinError>) -> Sign {
+        self.worked_at = Instant::now();
+        let finished = match joined {
+            Ok(finished) => finished,
+            Err(error) => {
+                error!(origin = %self.origin, %error, "A delivery panicked.");
+                return Sign::Stalled;
+            }
+        };
+        if let Some(asked) = finished.floor {
+            self.floor = self.floor.max(after(Instant::now(), asked));
+        }
+        if matches!(finished.sign, Sign::Well | Sign::Failing(_)) {
+            self.unsent.reset();
+        }
+        finished.sign
+    }
+
+    fn failing(&mut self, lane: LaneId) -> bool {
+        let pause = self.trouble.failed(lane);
+        if let Some(pause) = pause {
+            self.hold_for(pause);
+        }
+        pause.is_some()
+    }
+
+    fn recovered(&mut self) {
+        self.trouble.clear();
+        self.captive.reset();
+        if std::mem::take(&mut self.is_captive) {
+            warn!(origin = %self.origin, "The origin itself answers again; deliveries go on.");
+        }
+    }
+
+    /// Says how far it is. A portal is one until a canary has passed it, however often it is asked.
+    fn tell(&self, phase: &Phase) {
+        let statuses = &self.replay.statuses;
+        match phase {
+            Phase::Captive { why } => {
+                statuses.enter(&self.origin, phase.name(), Some(why.clone()));
+            }
+            Phase::Verifying | Phase::Canary if self.is_captive => {}
+            _ => statuses.enter(&self.origin, phase.name(), None),
+        }
+    }
+
+    fn hold_for(&mut self, pause: Duration) {
+        self.hold = Instant::now() + pause;
+    }
+
+    fn share(&self) -> usize {
+        self.replay.outlet.share(&self.origin).get()
+    }
+
+    fn has_nothing(&self) -> bool {
+        self.deliveries.is_empty() && self.replay.index().next_due_at(&self.origin).is_none()
+    }
+
+    fn is_idle(&mut self) -> bool {
+        if !self.has_nothing() {
+            self.worked_at = Instant::now();
+        }
+        let now = Instant::now();
+        now - self.worked_at >= IDLE && self.floor <= now
+    }
+}
+
+impl Phase {
+    const fn name(&self) -> PhaseName {
+        match self {
+            Self::Disconnected => PhaseName::Disconnected,
+            Self::Recovering { .. } | Self::Verifying => PhaseName::Recovering,
+            Self::Captive { .. } => PhaseName::Captive,
+            Self::Canary => PhaseName::Canary,
+            Self::SlowStart => PhaseName::SlowStart,
+            Self::Steady | Self::Ended => PhaseName::Steady,
+        }
+    }
+}
+
+fn after(now: Instant, wait: Duration) -> Instant {
+    now.checked_add(wait).unwrap_or(now + FAR)
+}

@@ -1,0 +1,86 @@
+//! What waited for longer than `queue.max_age` is dead, whether its turn came or not: it is shown to an operator, never deleted.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use tokio::time::sleep;
+use tracing::warn;
+
+use super::{Replay, claim::Claim, settle::uncut};
+use crate::{
+    policy::Timestamp,
+    queue::{ItemId, Outlet, State, journal::Change, verdict},
+};
+
+const EVERY: Duration = Duration::from_secs(60);
+
+/// So many are recorded together, so that they share commits.
+const BATCH: usize = 256;
+
+/// Sweeps once a minute, for ever.
+pub(super) async fn run<O: Outlet>(replay: &Arc<Replay<O>>) {
+    loop {
+        sleep(EVERY).await;
+        sweep(replay).await;
+    }
+}
+
+async fn sweep<O: Outlet>(replay: &Arc<Replay<O>>) {
+    let mut expired = 0;
+    loop {
+        let now = replay.clock.now();
+        let batch = claim_old(replay, now);
+        let (size, work) = (batch.len(), batch.into_iter());
+        let ended = join_all(work.map(|claim| expire(replay, claim, now))).await;
+        let progress = ended.into_iter().filter(|is_dead| *is_dead).count();
+        expired += progress;
+        // What cannot be read or recorded now is for the next sweep.
+        if size < BATCH || progress == 0 {
+            break;
+        }
+    }
+    if expired > 0 {
+        warn!(
+            expired,
+            "Queued writes waited for too long; they are dead letters now."
+        );
+    }
+}
+
+fn claim_old<O: Outlet>(replay: &Replay<O>, now: Timestamp) -> Vec<(ItemId, Claim)> {
+    let max_age_millis = i64::try_from(replay.config.max_age.as_millis()).unwrap_or(i64::MAX);
+    // Just after the latest moment that is too old.
+    let before = now
+        .as_millis()
+        .saturating_sub(max_age_millis)
+        .saturating_add(1);
+    let mut index = replay.index();
+    let mut old = index.accepted_before(Timestamp::from_millis(before), BATCH);
+    old.retain(|id| index.claim(*id, State::is_pending).is_ok());
+    let claims = old.into_iter();
+    claims
+        .map(|id| (id, Claim::of(&replay.index, id)))
+        .collect()
+}
+
+/// Whether it is dead now.
+async fn expire<O: Outlet>(
+    replay: &Replay<O>,
+    (id, mut claim): (ItemId, Claim),
+    now: Timestamp,
+) -> bool {
+    let Ok(Some(item)) = replay.journal.item(id).await else {
+        return false;
+    };
+    let mut item = uncut(item, now);
+    let Some((state, remark)) = verdict::obstacle(&item, &replay.config, now) else {
+        return false;
+    };
+    (item.state, item.remark) = (state, Some(remark));
+    claim.hand_over();
+    let recorded = replay.journal.record(Change::Update(item.clone())).await;
+    if recorded.is_ok() {
+        replay.announce(&item);
+    }
+    recorded.is_ok()
+}

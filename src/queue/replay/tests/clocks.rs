@@ -1,0 +1,84 @@
+//! Age, and clocks that are set.
+
+use std::time::Duration;
+
+use super::{Fixture, origin, support::status, write};
+use crate::{
+    policy::Connectivity::Disconnected,
+    queue::{Dead, Done, State},
+};
+
+const DAY_SECS: i64 = 24 * 3_600;
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_too_long_is_dead_though_its_turn_never_came() {
+    let mut fixture = Fixture::with(|config| config.max_age = Duration::from_secs(3_600)).await;
+    fixture.origins.set_link(&origin("api"), Disconnected);
+    let writes = ["/a", "/b", "/c"].map(|path| write("POST", "x", path));
+    let items = fixture.append_all(writes).await;
+    fixture.pass_secs(1_800).await;
+    let young = fixture.append(write("POST", "x", "/d")).await;
+    for item in &items {
+        let dead = fixture.settled(item.id).await;
+        assert_eq!((dead.state, dead.attempts), (State::Dead(Dead::Expired), 0));
+    }
+    let waited = fixture
+        .replay
+        .clock
+        .now()
+        .millis_since(items[0].accepted_at);
+    assert!((3_600_000..3_720_000).contains(&waited), "{waited} ms");
+    assert_eq!(fixture.item(young.id).await.state, State::Queued);
+    assert!(fixture.origins.seen().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_great_many_that_waited_for_too_long_are_dead_in_one_sweep() {
+    let mut fixture = Fixture::with(|config| config.max_age = Duration::from_secs(3_600)).await;
+    fixture.origins.set_link(&origin("api"), Disconnected);
+    let writes = (0..900).map(|number| write("POST", &(number % 7).to_string(), "/"));
+    let items = fixture.append_all(writes).await;
+    for item in &items {
+        fixture.settled(item.id).await;
+    }
+    let waited = fixture
+        .replay
+        .clock
+        .now()
+        .millis_since(items[0].accepted_at);
+    assert!(waited < 3_720_000, "{waited} ms");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_stalls_nothing() {
+    for secs in [-3_600, -DAY_SECS * 400] {
+        let mut fixture = Fixture::new().await;
+        fixture.origins.in_turn([status(503), status(503)]);
+        let item = fixture.append(write("PUT", "x", "/a")).await;
+        fixture.origins.have_seen(1).await;
+        fixture.wall.step_secs(secs);
+        let begin = tokio::time::Instant::now();
+        let done = fixture.settled(item.id).await;
+        assert_eq!(done.state, State::Done(Done::Answered));
+        assert!(begin.elapsed() < Duration::from_secs(700));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_forward_hammers_nothing() {
+    let mut fixture =
+        Fixture::with(|config| config.max_age = Duration::from_secs(u64::MAX / 2_000)).await;
+    fixture
+        .origins
+        .always(super::support::with(503, "retry-after", "600"));
+    let item = fixture.append(write("PUT", "x", "/a")).await;
+    fixture.origins.have_seen(1).await;
+    for _ in 0..100 {
+        fixture.wall.step_secs(DAY_SECS);
+        fixture.replay.wake.notify_one();
+        fixture.pass_secs(1).await;
+    }
+    assert_eq!(fixture.origins.seen().len(), 1);
+    fixture.origins.always(status(200));
+    fixture.all_done(&[item]).await;
+}
