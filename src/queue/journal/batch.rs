@@ -216,6 +216,10 @@ fn apply_change(
 ) -> Result<(), DiskError> {
     match change {
         Change::Update(item) => tables.put_item(item, now)?,
+        Change::Answered { item, answer } => {
+            tables.put_answer(item.id, answer)?;
+            tables.put_item(item, now)?;
+        }
         Change::End { item, answer } => {
             item.ended_at.get_or_insert(now);
             let ended = tables.end(item, answer.as_ref(), now)?;

@@ -11,24 +11,24 @@ use super::{
 use crate::policy::Timestamp;
 
 /// A field's name, in lower case, and its value.
-pub(in crate::queue) type Field = (String, Vec<u8>);
+pub type Field = (String, Vec<u8>);
 
 /// A write to be appended.
 #[derive(Debug)]
-pub(in crate::queue) struct NewWrite {
+pub struct NewWrite {
     /// With any `id` and `seq`: the journal gives them.
-    pub(in crate::queue) item: Item,
+    pub item: Item,
     /// Every field to send, in order. The journal seals what is sensitive.
-    pub(in crate::queue) fields: Vec<Field>,
+    pub fields: Vec<Field>,
     /// The body.
-    pub(in crate::queue) body: NewBody,
+    pub body: NewBody,
     /// By which a repetition of the client's is recognised.
-    pub(in crate::queue) key: Option<KeyHash>,
+    pub key: Option<KeyHash>,
 }
 
 /// The body of a write to be appended.
 #[derive(Debug)]
-pub(in crate::queue) enum NewBody {
+pub enum NewBody {
     /// At most [`INLINE_BODY_MAX_BYTES`](super::INLINE_BODY_MAX_BYTES).
     Inline(Bytes),
     /// In a finished spool file.
@@ -37,7 +37,7 @@ pub(in crate::queue) enum NewBody {
 
 /// What came of appending a write.
 #[derive(Debug)]
-pub(in crate::queue) enum Appended {
+pub enum Appended {
     /// It is on disk.
     New(Item),
     /// It had been appended before, under the same idempotency key; this is what became of it.
@@ -47,13 +47,20 @@ pub(in crate::queue) enum Appended {
 /// The hash of an idempotency key with whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(in crate::queue) struct KeyHash([u8; 32]);
+pub struct KeyHash([u8; 32]);
 
 /// A change of what was appended.
 #[derive(Debug)]
 pub(in crate::queue) enum Change {
     /// The write's state, or what is known of it.
     Update(Item),
+    /// The write is parked or dead for what the origin answered, which its receipt is to say.
+    Answered {
+        /// As it is now.
+        item: Item,
+        /// The origin's answer.
+        answer: Answer,
+    },
     /// The write came to its end. What is left is its receipt.
     End {
         /// Done or cancelled.
@@ -106,7 +113,7 @@ pub(in crate::queue) struct AuditEntry {
 
 impl NewBody {
     /// Its length.
-    pub(in crate::queue) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         match self {
             Self::Inline(body) => body.len() as u64,
             Self::Spooled(file) => file.bytes(),
@@ -116,7 +123,7 @@ impl NewBody {
 
 impl KeyHash {
     /// Of this idempotency key, sent by this principal with this method to this URL.
-    pub(in crate::queue) fn new(principal: &str, method: &str, url: &str, key: &str) -> Self {
+    pub fn new(principal: &str, method: &str, url: &str, key: &str) -> Self {
         let mut context = Context::new(&SHA256);
         for part in [principal, method, url, key] {
             context.update(&(part.len() as u64).to_le_bytes());

@@ -44,7 +44,6 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::error::OpenError;
 #[cfg(test)]
 pub(super) use self::tests::faults;
 use self::{
@@ -55,11 +54,15 @@ use self::{
     space::Space,
     spool::Spool,
 };
-pub(super) use self::{
-    change::{Appended, AuditEntry, Change, Field, KeyHash, NewBody, NewWrite, Pause},
-    error::{AppendError, JournalError, Unavailable},
-    reader::{ContentError, Opened},
+pub use self::{
+    change::{Appended, Field, KeyHash, NewBody, NewWrite},
+    error::{JournalError, OpenError, Unavailable},
     spool::SpoolFile,
+};
+pub(super) use self::{
+    change::{AuditEntry, Change, Pause},
+    error::AppendError,
+    reader::{ContentError, Opened},
 };
 use super::{
     Config,
@@ -70,7 +73,7 @@ use super::{
 use crate::{clock::SharedClock, telemetry::Metrics};
 
 /// Bodies up to this are in the database; files are faster beyond it.
-pub(super) const INLINE_BODY_MAX_BYTES: u64 = 64 * 1024;
+pub const INLINE_BODY_MAX_BYTES: u64 = 64 * 1024;
 
 /// The journal of one queue. Cheap to clone.
 #[derive(Clone)]
@@ -217,7 +220,26 @@ impl Journal {
         self.read(move |inner| inner.stored_content(id)).await
     }
 
-    /// The origin's answer to an ended write.
+    /// The write that was appended under this idempotency key, if it is still known.
+    ///
+    /// # Errors
+    /// [`AppendError::KeyMismatch`] when it had another body.
+    pub(super) async fn known(
+        &self,
+        key: KeyHash,
+        body_sha256: [u8; 32],
+    ) -> Result<Option<Item>, AppendError> {
+        let known = self.read(move |inner| inner.known(key)).await;
+        let known = known.map_err(|_| AppendError::Unavailable(Unavailable::Failing))?;
+        match known {
+            Some(item) if item.body_sha256 != body_sha256 => {
+                Err(AppendError::KeyMismatch(Box::new(item)))
+            }
+            known => Ok(known),
+        }
+    }
+
+    /// The origin's answer to a write that has ended, or is parked or dead for it.
     ///
     /// # Errors
     /// When the database cannot be read.

@@ -11,11 +11,11 @@ use super::{
         seal::OpenSealedError,
     },
     Inner,
-    change::{AuditEntry, Field},
+    change::{AuditEntry, Field, KeyHash},
     error::{DiskError, JournalError},
     rebuild,
     spool::BodyError,
-    tables::{ANSWERS, AUDIT, CONTENTS, ContentRow, ITEMS, ItemRow, name},
+    tables::{ANSWERS, AUDIT, CONTENTS, ContentRow, ITEMS, ItemRow, KEYS, KeyRow, name},
     transaction::{Sound, codec_row},
 };
 
@@ -53,6 +53,26 @@ impl Inner {
                 Some(row) => self.item_of(transaction, id, row.value()).map(Some),
             }
         })
+    }
+
+    /// The write that has this idempotency key.
+    pub(super) fn known(&self, key: KeyHash) -> Result<Option<Item>, DiskError> {
+        let id = self.disk.read(|transaction| {
+            let keys = transaction.open_table(KEYS)?;
+            let row = keys.get(key.as_bytes())?;
+            let row = row.as_ref().map(|row| row.value());
+            Ok(
+                match self.sound::<KeyRow>(name::KEYS, key.as_bytes(), row) {
+                    Sound::Is(row) => Some(row.id),
+                    // Appending it finds out, and says so.
+                    _ => None,
+                },
+            )
+        })?;
+        match id {
+            Some(id) => self.item(id),
+            None => Ok(None),
+        }
     }
 
     /// The write of this row; made again from its content where the row is damaged.

@@ -31,7 +31,7 @@ pub(super) struct Spool {
 
 /// A body on its way to the disk, or a finished one that no record names yet. Removed when it is dropped.
 #[derive(Debug)]
-pub(in crate::queue) struct SpoolFile {
+pub struct SpoolFile {
     path: PathBuf,
     name: String,
     // `None` once it is finished.
@@ -183,7 +183,7 @@ impl SpoolFile {
     ///
     /// # Errors
     /// When it cannot be written. The file is then good for nothing.
-    pub(in crate::queue) async fn write(&mut self, piece: Bytes) -> io::Result<()> {
+    pub async fn write(&mut self, piece: Bytes) -> io::Result<()> {
         let mut writing = self.writing.take().ok_or_else(finished)?;
         self.bytes += piece.len() as u64;
         let written = spawn_blocking(move || {
@@ -199,7 +199,7 @@ impl SpoolFile {
     ///
     /// # Errors
     /// When it cannot be synced. The file is then good for nothing.
-    pub(in crate::queue) async fn finish(&mut self) -> io::Result<()> {
+    pub async fn finish(&mut self) -> io::Result<()> {
         let writing = self.writing.take().ok_or_else(finished)?;
         self.checksum = writing.checksum.digest();
         let (file, dir) = (writing.file, self.path.parent().map(Path::to_owned));
@@ -214,17 +214,17 @@ impl SpoolFile {
     }
 
     /// Its length so far.
-    pub(in crate::queue) const fn bytes(&self) -> u64 {
+    pub const fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// SHA-256 of the body, once it is finished.
-    pub(in crate::queue) const fn sha256(&self) -> [u8; 32] {
+    pub const fn sha256(&self) -> [u8; 32] {
         self.sha256
     }
 
     /// Where it is, for whoever sends it before it is appended.
-    pub(in crate::queue) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 

@@ -173,9 +173,10 @@ impl<'t> Tables<'t> {
             key: key.or(replaced.as_ref().and_then(|row| row.key)),
             answer_bytes: answer.map_or(0, |answer| answer.body.len() as u64),
         };
-        if let Some(answer) = answer {
-            let record = codec::encode(name::ANSWERS, id.as_bytes(), answer);
-            self.answers.insert(id.as_bytes(), record.as_slice())?;
+        match answer {
+            Some(answer) => self.put_answer(id, answer)?,
+            // What it was parked for is not what it ended with.
+            None => drop(self.answers.remove(id.as_bytes())?),
         }
         let ended_key = ended_key(item.ended_at.unwrap_or(now), id);
         let record = codec::encode(name::ENDED, &ended_key, &row);
@@ -186,6 +187,13 @@ impl<'t> Tables<'t> {
             answer_bytes: row.answer_bytes,
             replaced_answer_bytes: replaced.map(|row| row.answer_bytes),
         })
+    }
+
+    /// Keeps what the origin answered.
+    pub(super) fn put_answer(&mut self, id: ItemId, answer: &Answer) -> Result<(), DiskError> {
+        let record = codec::encode(name::ANSWERS, id.as_bytes(), answer);
+        self.answers.insert(id.as_bytes(), record.as_slice())?;
+        Ok(())
     }
 
     /// Removes everything there is of a write.

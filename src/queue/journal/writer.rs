@@ -368,7 +368,10 @@ impl Inner {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         for transition in &batch.transitions {
             match &transition.change {
-                Change::Update(item) | Change::End { item, .. } | Change::Replace { item, .. } => {
+                Change::Update(item)
+                | Change::Answered { item, .. }
+                | Change::End { item, .. }
+                | Change::Replace { item, .. } => {
                     index.change(item);
                 }
                 Change::Remove(id) => index.remove(*id),

@@ -231,7 +231,14 @@ impl<O: Outlet> Delivering<O> {
             };
             self.hand_over(change, &item).await;
         } else {
-            self.hand_over(Change::Update(item.clone()), &item).await;
+            let change = match answer.filter(|_| item.state.is_stuck()) {
+                Some(answer) => Change::Answered {
+                    item: item.clone(),
+                    answer,
+                },
+                None => Change::Update(item.clone()),
+            };
+            self.hand_over(change, &item).await;
         }
     }
 
