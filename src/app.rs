@@ -20,7 +20,8 @@ use crate::{
     clock::SharedClock,
     config::{Config, ListenAddress},
     modes::Modes,
-    proxy::{self, Gateway, Identity, Listener, Parts},
+    proxy::{self, Gateway, HttpOutlet, Identity, Listener, Parts},
+    queue::{self, Queue},
     store::{Store, StoreError},
     telemetry::Metrics,
     upstream::Upstreams,
@@ -31,6 +32,9 @@ const IN_FLIGHT_BYTES_MIN: u64 = 128 * 1024 * 1024;
 
 /// How long background tasks may take to end.
 const BACKGROUND_GRACE: Duration = Duration::from_secs(5);
+
+/// How long deliveries in flight may take to end; what is cut is taken up at the next start. Less than [`BACKGROUND_GRACE`].
+const REPLAY_GRACE: Duration = Duration::from_secs(4);
 
 /// Where a running gateway says how to reach it, in its data directory.
 pub const GATEWAY_FILE: &str = "gateway.json";
@@ -43,6 +47,8 @@ pub struct Running {
     pub admin_listener: SocketAddr,
     /// The store, for the banner.
     pub store: Store,
+    /// The write queue, for the banner.
+    pub queue: Queue,
     config: Config,
     readiness: Arc<admin::Readiness>,
     stages: Stages,
@@ -73,6 +79,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The write queue did not open.
+    #[error(transparent)]
+    Queue(#[from] queue::OpenError),
     /// The store did not open.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -105,7 +114,30 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
         &stages.store_tasks,
     )
     .await?;
-    match serve(config, clock, metrics, store.clone(), stages).await {
+    let opened = Queue::open(
+        config.queue.clone(),
+        Arc::clone(&clock),
+        Arc::clone(&metrics),
+        &stages.store_tasks,
+    );
+    let started = match opened.await {
+        Ok(queue) => {
+            let started = serve(
+                config,
+                clock,
+                metrics,
+                (store.clone(), queue.clone()),
+                stages,
+            );
+            let started = started.await;
+            if started.is_err() {
+                queue.close().await;
+            }
+            started
+        }
+        Err(error) => Err(error.into()),
+    };
+    match started {
         Ok(running) => Ok(running),
         Err(error) => {
             // The lock of the data directory is given back, so that the next start is not told it is taken.
@@ -121,7 +153,7 @@ async fn serve(
     config: Config,
     clock: SharedClock,
     metrics: Arc<Metrics>,
-    store: Store,
+    (store, queue): (Store, Queue),
     stages: Stages,
 ) -> Result<Running, StartError> {
     let directory = |attempt| move |source| StartError::DataDirectory { attempt, source };
@@ -154,6 +186,11 @@ async fn serve(
     );
     let gateway = Gateway::new(Parts {
         store: store.clone(),
+        queue: queue.clone(),
+        is_operator: {
+            let tokens = tokens.clone();
+            Arc::new(move |headers| tokens.are_shown_by_admin(headers))
+        },
         upstreams: upstreams.clone(),
         modes: Arc::clone(&modes),
         metrics: Arc::clone(&metrics),
@@ -197,6 +234,12 @@ async fn serve(
     stages
         .background_tasks
         .spawn(admin::serve(admin_socket, api, tasks, shutdown));
+    let (deliveries, outlet) = (queue.clone(), HttpOutlet::new(&gateway));
+    stages.background_tasks.spawn(deliveries.deliver(
+        outlet,
+        stages.background.clone(),
+        REPLAY_GRACE,
+    ));
     for listener in listeners {
         stages
             .requests
@@ -207,6 +250,7 @@ async fn serve(
         proxy_listeners,
         admin_listener,
         store,
+        queue,
         config,
         readiness,
         stages,
@@ -236,6 +280,7 @@ impl Running {
     pub async fn shutdown(self) {
         let Self {
             store,
+            queue,
             config,
             readiness,
             stages,
@@ -260,6 +305,7 @@ impl Running {
         let _ = tokio::time::timeout(BACKGROUND_GRACE, stages.background_tasks.wait()).await;
         // Before the lock of the directory is given back: afterwards the file may be the next process's.
         let _ = std::fs::remove_file(config.storage.dir.join(GATEWAY_FILE));
+        queue.close().await;
         if let Err(error) = store.close().await {
             warn!(%error, "The store did not close cleanly; it recovers at the next start.");
         }

@@ -1,8 +1,8 @@
 //! Times and durations as the API writes and reads them: RFC 3339, and numbers with units.
 
-use std::{fmt::Write, time::Duration};
+use std::time::Duration;
 
-use crate::policy::Timestamp;
+use crate::policy::{Timestamp, civil_from_days};
 
 const SECS_PER_DAY: i64 = 86_400;
 // A longer override is a configuration.
@@ -10,17 +10,7 @@ const MAX_DURATION_SECS: u64 = 366 * 86_400;
 
 /// RFC 3339 in UTC, whole seconds, rounded down: `2025-11-21T11:28:55Z`.
 pub(crate) fn rfc3339(time: Timestamp) -> String {
-    let secs = time.as_secs();
-    let (year, month, day) = civil_from_days(secs.div_euclid(SECS_PER_DAY));
-    let of_day = secs.rem_euclid(SECS_PER_DAY);
-    let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
-    let mut text = String::with_capacity(20);
-    write!(
-        text,
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"
-    )
-    .expect("a String takes everything written to it");
-    text
+    time.rfc3339()
 }
 
 /// Reads RFC 3339 with `Z` or an offset; fractions of a second are dropped.
@@ -81,23 +71,6 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month, day)
-}
-
 /// Reads a duration such as `90s`, `30m`, `1h30m`, `7d`; more than zero, at most 366 days.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
@@ -128,7 +101,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{parse_duration, parse_rfc3339, rfc3339};
-    use crate::policy::Timestamp;
+    use crate::policy::{Timestamp, civil_from_days};
 
     #[test]
     fn times_are_written_in_rfc_3339() {

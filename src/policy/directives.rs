@@ -117,6 +117,11 @@ impl RequestDirectives {
     }
 }
 
+/// Whether a request forbids to store it: `no-store` (RFC 9111 section 5.2.1.5).
+pub fn forbids_storing(headers: &HeaderMap) -> bool {
+    RequestDirectives::parse(headers).no_store
+}
+
 fn has_pragma_no_cache(headers: &HeaderMap) -> bool {
     all_members(headers, &PRAGMA).any(|member| Directive::parse(member).is("no-cache"))
 }

@@ -39,6 +39,7 @@ pub use decide::{
     Connectivity, Decision, Forward, ForwardReason, Lookup, RequestHead, Reuse, decide,
     is_read_method,
 };
+pub use directives::forbids_storing;
 pub use freshen::{HeadEffect, head_effect, updated_fields};
 pub use freshness::{Freshness, Terms};
 pub use invalidation::{InvalidationTargets, invalidates, invalidates_groups, may_have_changed};
@@ -56,6 +57,6 @@ pub use search::SearchVariation;
 pub use settings::{CacheKind, ClientCacheControl, CookiePolicy, Overridable, Overrides, Settings};
 pub use storing::{Mark, StoredHead, store_post_answer};
 pub use tags::{Names, Tags};
-pub use time::Timestamp;
+pub use time::{Timestamp, civil_from_days};
 pub use validation::{Answer, answer_conditionally, validation_headers};
 pub use vary::{VariantKey, select};

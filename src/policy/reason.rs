@@ -85,6 +85,12 @@ reasons! {
     /// The connection changes its protocol.
     Upgrade = "upgrade",
 
+    // What became of a write.
+    /// It waits in the queue.
+    Queued = "queued",
+    /// Answered as it will be once the client's pending writes are delivered.
+    Overlay = "overlay",
+
     // Problems: answers the gateway makes itself.
     /// 504: no connection to be had and nothing usable stored.
     OfflineMiss = "offline-miss",
@@ -94,6 +100,14 @@ reasons! {
     UpstreamTimeout = "upstream-timeout",
     /// 502: connected, but no response head or a garbled one.
     UpstreamError = "upstream-error",
+    /// 502 or 504: a write may have been executed, and a second time might do harm.
+    OutcomeUnknown = "outcome-unknown",
+    /// 422: the idempotency key was used with another body.
+    IdempotencyMismatch = "idempotency-mismatch",
+    /// 503: the queue cannot take the write.
+    QueueFull = "queue-full",
+    /// 503: the write has credentials, or a signature, that cannot be stored.
+    CredentialNotStorable = "credential-not-storable",
     /// 404: no route takes this request.
     NoRoute = "no-route",
     /// 405.

@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+const SECS_PER_DAY: i64 = 86_400;
+
 /// A moment of wall-clock time, in milliseconds since the UNIX epoch (negative before it).
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -36,6 +38,15 @@ impl Timestamp {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// RFC 3339 in UTC, whole seconds, rounded down: `2025-11-21T11:28:55Z`.
+    pub fn rfc3339(self) -> String {
+        let secs = self.as_secs();
+        let (year, month, day) = civil_from_days(secs.div_euclid(SECS_PER_DAY));
+        let of_day = secs.rem_euclid(SECS_PER_DAY);
+        let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+
     /// This moment plus `duration`, saturating.
     pub fn plus(self, duration: Duration) -> Self {
         Self(
@@ -43,6 +54,24 @@ impl Timestamp {
                 .saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
         )
     }
+}
+
+/// Year, month and day, from 1, of so many days since the UNIX epoch (proleptic Gregorian calendar).
+pub fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let of_era = days.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
 }
 
 impl From<SystemTime> for Timestamp {

@@ -50,7 +50,7 @@ pub(crate) struct Direct<'a> {
     pub(crate) stored: Option<Arc<StoredResponse>>,
 }
 
-impl Direct<'_> {
+impl<'a> Direct<'a> {
     /// Forwards the request and hands the answer on.
     pub(crate) async fn answer(self, mut request: Request<RequestBody>) -> Reply {
         let upgrade = requested_upgrade(&request);
@@ -61,39 +61,34 @@ impl Direct<'_> {
             headers: &headers,
             has_body: has_body(&request),
         };
-        let request_time = self.gateway.clock.now();
-        // From before the request: what is invalidated while the answer is under way stays so.
-        let ticket = self.gateway.store.ticket();
-        let mut doubt = Doubt::about(self.cause(&method));
-        let response = match send(
-            self.gateway,
-            self.arrival,
-            self.effective,
-            request,
-            upgrade.as_ref(),
-        )
-        .await
-        {
-            Ok(response) => response,
-            Err(failed) => {
-                if failed.is_never_sent() {
-                    doubt.settle();
-                }
-                return self.failed(&asked, &failed);
+        let attempt = self.begin(&method);
+        let Direct {
+            gateway,
+            peer,
+            arrival,
+            effective,
+            ..
+        } = attempt.direct;
+        let sent = send(gateway, arrival, effective, request, upgrade.as_ref()).await;
+        match (sent, client_side) {
+            (Ok(response), Some(client_side))
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS =>
+            {
+                switch(gateway, peer, response, client_side)
             }
-        };
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return match client_side {
-                Some(client_side) => switch(self.gateway, self.peer, response, client_side),
-                None => {
-                    let detail = "the origin changed the protocol without being asked";
-                    Reply::problem(Problem::new(Reason::UpstreamError, detail), self.arrival.id)
-                }
-            };
+            (sent, _) => attempt.end(&asked, sent).await,
         }
-        let reply = self.hand_on(&asked, ticket, request_time, response).await;
-        doubt.settle();
-        reply
+    }
+
+    /// Notes what is current before the request is sent, for whoever sends it.
+    pub(crate) fn begin(self, method: &Method) -> Attempt<'a> {
+        Attempt {
+            request_time: self.gateway.clock.now(),
+            // From before the request: what is invalidated while the answer is under way stays so.
+            ticket: self.gateway.store.ticket(),
+            doubt: Doubt::about(self.cause(method)),
+            direct: self,
+        }
     }
 
     async fn hand_on(
@@ -152,7 +147,7 @@ impl Direct<'_> {
         }
     }
 
-    fn cause<'a>(&'a self, method: &'a Method) -> Cause<'a> {
+    fn cause<'b>(&'b self, method: &'b Method) -> Cause<'b> {
         let route = self.arrival.route;
         let route = route.and_then(|index| self.gateway.routes.get(index));
         Cause {
@@ -240,6 +235,49 @@ impl Direct<'_> {
                 }
             }
         }
+    }
+}
+
+/// A request that is being sent. Dropped before its end, whatever it may have changed is stale.
+pub(crate) struct Attempt<'a> {
+    direct: Direct<'a>,
+    request_time: Timestamp,
+    ticket: Ticket,
+    doubt: Doubt,
+}
+
+impl Attempt<'_> {
+    /// Hands on what came of it.
+    pub(crate) async fn end(
+        mut self,
+        asked: &RequestHead<'_>,
+        sent: Result<Response<ResponseBody>, Failed>,
+    ) -> Reply {
+        match sent {
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                let detail = "the origin changed the protocol without being asked";
+                let problem = Problem::new(Reason::UpstreamError, detail);
+                Reply::problem(problem, self.direct.arrival.id)
+            }
+            Ok(response) => {
+                let (ticket, request_time) = (self.ticket, self.request_time);
+                let reply = self.direct.hand_on(asked, ticket, request_time, response);
+                let reply = reply.await;
+                self.doubt.settle();
+                reply
+            }
+            Err(failed) => {
+                if failed.is_never_sent() {
+                    self.doubt.settle();
+                }
+                self.direct.failed(asked, &failed)
+            }
+        }
+    }
+
+    /// Nothing was changed by it.
+    pub(crate) fn was_not_executed(mut self) {
+        self.doubt.settle();
     }
 }
 

@@ -17,6 +17,7 @@ const DENIED_HELP: &str = "; if the forward proxy is meant to reach it, list its
 #[error("{detail}")]
 pub(crate) struct Failed {
     kind: Kind,
+    is_never_sent: bool,
     detail: Arc<str>,
 }
 
@@ -33,6 +34,7 @@ impl Failed {
     pub(crate) fn internal() -> Self {
         Self {
             kind: Kind::Internal,
+            is_never_sent: true,
             detail: Arc::from("the gateway could not forward the request"),
         }
     }
@@ -45,14 +47,14 @@ impl Failed {
         }
     }
 
-    /// Whether the origin has provably not seen the request.
+    /// Whether the origin has provably not executed the request.
     pub(crate) const fn is_never_sent(&self) -> bool {
-        matches!(
-            self.kind,
-            Kind::Forward(Failure::Disconnected | Failure::Overloaded)
-                | Kind::Denied
-                | Kind::Internal
-        )
+        self.is_never_sent
+    }
+
+    /// Whether it is no failure of the origin or of the way there: trying again would come to the same.
+    pub(crate) const fn is_final(&self) -> bool {
+        !matches!(self.kind, Kind::Forward(_))
     }
 
     /// The problem for a client; `reason` as the policy gave it, where it was asked.
@@ -81,6 +83,7 @@ impl From<ForwardError> for Failed {
             // Its causes name a file of ours.
             return Self::internal();
         }
+        let is_never_sent = error.never_sent();
         let kind = match &error {
             ForwardError::Disconnected | ForwardError::Connect { .. } => {
                 Kind::Forward(Failure::Disconnected)
@@ -107,6 +110,7 @@ impl From<ForwardError> for Failed {
         }
         Self {
             kind,
+            is_never_sent,
             detail: Arc::from(detail),
         }
     }

@@ -19,6 +19,7 @@ use super::{
     problem::Problem,
     refresh_ahead, refuse,
     respond::{self, Ending, Reply},
+    write,
 };
 use crate::policy::{self, Connectivity, Decision, Lookup, Reason, RequestHead, Reuse};
 
@@ -111,6 +112,9 @@ fn from_memory(
 ) -> Option<Response<Body>> {
     let effective = arrival.effective()?;
     if !may_be_stored(request) {
+        return None;
+    }
+    if !gateway.queue.has_no_pending() && write::has_overlay(gateway, effective) {
         return None;
     }
     let resource = gateway.store.peek(&effective.key)?;

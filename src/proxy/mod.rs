@@ -47,10 +47,11 @@ mod routes;
 mod server;
 mod trailers;
 mod tunnel;
+mod write;
 
 use std::{sync::Arc, time::Duration};
 
-use http::Method;
+use http::{HeaderMap, Method};
 use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -62,13 +63,14 @@ use self::{
 pub use self::{
     identity::Identity,
     server::{Listener, bind_tcp, bind_unix, run},
+    write::HttpOutlet,
 };
 use crate::{
     clock::SharedClock,
     modes::Modes,
     policy::{Mode, Settings},
     protect::{self, Admission},
-    queue::WriteSettings,
+    queue::{Queue, WriteSettings},
     store::Store,
     telemetry::{self, DecisionLabels, DurationLabels, LimiterLabels, Metrics, RequestLabels},
     upstream::Upstreams,
@@ -116,12 +118,19 @@ pub struct ForwardConfig {
     pub upgrade_to_https: Vec<String>,
 }
 
+/// Whether a request shows the admin token.
+pub type IsOperator = Arc<dyn Fn(&HeaderMap) -> bool + Send + Sync>;
+
 /// What a gateway is made of.
 pub struct Parts {
     /// The store.
     pub store: Store,
     /// The upstreams.
     pub upstreams: Upstreams,
+    /// The write queue.
+    pub queue: Queue,
+    /// Whether a request shows the admin token, which opens every receipt.
+    pub is_operator: IsOperator,
     /// Modes, configured and overridden.
     pub modes: Arc<Modes>,
     /// Metrics.
@@ -155,6 +164,8 @@ pub struct Parts {
 /// A gateway: everything a request needs on its way.
 pub struct Gateway {
     store: Store,
+    queue: Queue,
+    is_operator: IsOperator,
     upstreams: Upstreams,
     modes: Arc<Modes>,
     metrics: Arc<Metrics>,
@@ -175,7 +186,7 @@ pub struct Gateway {
     access: AccessLog,
     // One for each route, and the last for requests without one.
     hits: Vec<HitCounters>,
-    router: axum::Router,
+    router: axum::Router<Arc<Gateway>>,
     tasks: TaskTracker,
     draining: CancellationToken,
 }
@@ -203,6 +214,8 @@ impl Gateway {
             .collect();
         Arc::new(Self {
             store: parts.store,
+            queue: parts.queue,
+            is_operator: parts.is_operator,
             upstreams: parts.upstreams,
             modes: parts.modes,
             metrics: parts.metrics,

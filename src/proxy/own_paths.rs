@@ -8,12 +8,14 @@ use axum::{
     routing::get,
 };
 
-use super::problem::describe;
+use std::sync::Arc;
+
+use super::{Gateway, problem::describe, write};
 use crate::policy::Reason;
 
 /// The router of the gateway's own paths.
-pub(crate) fn router() -> Router {
-    Router::new()
+pub(crate) fn router() -> Router<Arc<Gateway>> {
+    write::router()
         .route("/.well-known/hardtack/", get(about))
         .route("/.well-known/hardtack/problems/{reason}", get(problem))
         .fallback(|| async {

@@ -4,6 +4,7 @@
 //! refused ──────────────────────────────────────────────► problem
 //! own path ─────────────────────────────────────────────► router
 //! CONNECT ──────────────────────────────────────────────► tunnel
+//! a write on a route that queues ────────────────────────► write  (append, or direct)
 //! no read, a GET with a body, an upgrade ───────────────► direct ─► invalidate (or store, the answer to a POST)
 //! a QUERY ─► its content, if it fits, into the key
 //! store.lookup, connectivity, mode ─► policy::decide ─┬─► reuse      (and perhaps a fill behind)
@@ -37,7 +38,7 @@ use super::{
     query::{Gathered, QueryContent},
     refresh_ahead,
     respond::{self, Ending, Reply, count_stale},
-    tunnel,
+    tunnel, write,
 };
 use crate::{
     policy::{
@@ -98,6 +99,12 @@ async fn go(
     arrival: &Arrival,
     request: Request<Incoming>,
 ) -> Reply {
+    if let Destination::Upstream(effective) = &arrival.destination
+        && let Some(route) = write::route_of(gateway, arrival, &request)
+    {
+        let request = request.map(|body| direct::upload(arrival, body));
+        return write::answer(gateway, peer, arrival, effective, route, request).await;
+    }
     match &arrival.destination {
         Destination::Own => own(gateway, request).await,
         Destination::Tunnel(_) | Destination::Upstream(_)
@@ -130,7 +137,7 @@ async fn go(
 }
 
 /// The gateway's own paths: the one place where a request meets the router.
-async fn own(gateway: &Gateway, request: Request<Incoming>) -> Reply {
+async fn own(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Reply {
     if request.uri().path() == "*" {
         let response = respond::text(StatusCode::NO_CONTENT, String::new());
         return Reply {
@@ -139,7 +146,7 @@ async fn own(gateway: &Gateway, request: Request<Incoming>) -> Reply {
             reason: None,
         };
     }
-    let mut router = gateway.router.clone();
+    let mut router = gateway.router.clone().with_state(Arc::clone(gateway));
     let response = match router.call(request).await {
         Ok(response) => response.map(Body::axum),
         Err(never) => match never {},
@@ -236,6 +243,10 @@ async fn read(
 ) -> Reply {
     // What `Connection` takes off never reaches the origin, so it may not choose a variant either.
     remove_named(request.headers_mut());
+    let found = write::overlay(gateway, effective, request.method(), request.headers()).await;
+    if let Some(reply) = found {
+        return reply;
+    }
     let key = effective.cache_key();
     let resource = lookup(gateway, &key).await;
     let selected = resource

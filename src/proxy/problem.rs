@@ -60,10 +60,14 @@ impl Problem {
         }
     }
 
+    /// Its status.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status.unwrap_or_else(|| describe(self.reason).0)
+    }
+
     /// The response.
     pub(crate) fn into_response(self, id: RequestId) -> Response<Body> {
-        let (reason_status, title) = describe(self.reason);
-        let status = self.status.unwrap_or(reason_status);
+        let (status, title) = (self.status(), describe(self.reason).1);
         let document = json!({
             "type": format!("{TYPE_PREFIX}{}", self.reason),
             "title": title,
@@ -131,6 +135,22 @@ pub(crate) const fn describe(reason: Reason) -> (StatusCode, &'static str) {
         Reason::UpstreamError => (
             StatusCode::BAD_GATEWAY,
             "The origin's answer could not be read",
+        ),
+        Reason::OutcomeUnknown => (
+            StatusCode::BAD_GATEWAY,
+            "The write may have been executed, and nobody knows",
+        ),
+        Reason::IdempotencyMismatch => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "The idempotency key was used with another body",
+        ),
+        Reason::QueueFull => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The queue cannot take the write",
+        ),
+        Reason::CredentialNotStorable => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The write has to wait, and its credentials cannot be stored",
         ),
         Reason::NoRoute => (StatusCode::NOT_FOUND, "No route takes this request"),
         Reason::MethodNotAllowed => (

@@ -17,11 +17,12 @@ use super::{
     identity::via_downstream,
     problem::Problem,
     ranges::{self, Source},
+    write,
 };
 use crate::{
     policy::{
         Answer, CacheKey, Reason, RequestHead, Reuse, Selection, StoredHead, answer_conditionally,
-        select_bytes,
+        is_read_method, select_bytes,
     },
     store::{Store, StoredResponse},
     telemetry::{DecisionLabels, DurationLabels, RequestLabels, RouteLabels},
@@ -195,6 +196,7 @@ impl Ending<'_> {
                 .headers_mut()
                 .append(header::VIA, via_downstream(self.version));
         }
+        self.mark_pending_writes(&mut response);
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS
             || (*self.method == Method::CONNECT && status.is_success())
@@ -219,6 +221,7 @@ impl Ending<'_> {
         response
             .headers_mut()
             .append(header::VIA, via_downstream(self.version));
+        self.mark_pending_writes(&mut response);
         let counters = self
             .gateway
             .hit_counters(self.arrival.and_then(|arrival| arrival.route));
@@ -235,6 +238,16 @@ impl Ending<'_> {
                 .unwrap_or(0);
         }
         response
+    }
+
+    /// Tells a read how many writes to its URL are pending.
+    fn mark_pending_writes(&self, response: &mut Response<Body>) {
+        if self.gateway.queue.has_no_pending() || !is_read_method(self.method) {
+            return;
+        }
+        if let Some(effective) = self.arrival.and_then(Arrival::effective) {
+            write::mark(self.gateway, effective, response.headers_mut());
+        }
     }
 
     fn route(&self) -> &str {

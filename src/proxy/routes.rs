@@ -33,6 +33,11 @@ impl Routes {
         self.routes.get(index)
     }
 
+    /// The route of this name.
+    pub(crate) fn named(&self, name: &str) -> Option<&RouteConfig> {
+        self.routes.iter().find(|route| route.name == name)
+    }
+
     /// The first route with an upstream that matches: for reverse requests.
     pub(crate) fn reverse(&self, asked: &Asked<'_>) -> Option<usize> {
         self.routes

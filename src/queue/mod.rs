@@ -4,8 +4,9 @@
 //! Delivery is at-least-once for what may be repeated ([`Repeat`]), at-most-once-then-ask for the rest. It survives kill -9, a
 //! full disk and a restart; it does not survive the loss of the disk.
 //!
-//! In reading order: [`item`](Item) says what a queued write is, `lane` what order it keeps, `journal` how it is kept on disk,
-//! `index` what is known of it in memory, `replay` how it is delivered, [`Outlet`] the seam to the origins.
+//! In reading order: [`item`](Item) says what a queued write is, `lane` what order it keeps, `outcome` which first attempts are
+//! queued, `journal` how a write is kept on disk, `index` what is known of it in memory, `replay` how it is delivered and
+//! `verdict` what the answer means, [`Outlet`] the seam to the origins, `operate` what operators do.
 //! Deliberately absent: HTTP (the proxy's), connectivity and permits (upstream's), stored responses (the store's).
 
 mod changed;
@@ -15,6 +16,7 @@ mod journal;
 mod lane;
 mod outcome;
 mod outlet;
+mod overlay;
 mod replay;
 mod seal;
 mod settings;
@@ -23,20 +25,442 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{HeaderName, header};
+use tokio::{
+    sync::{Notify, broadcast},
+    time::{Instant, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
 pub use self::{
     changed::Changed,
     item::{
         Answer, Attempt, Content, Dead, Done, Item, ItemId, OnStuck, Origin, Parked, PendingReads,
         Repeat, Revival, Sealed, State, StoredBody,
     },
-    journal::OpenError,
+    journal::{
+        Appended, JournalError, KeyHash, NewBody, NewWrite, OpenError, SpoolFile, Unavailable,
+    },
     lane::LaneId,
     outcome::{Observation, Outcome, outcome},
     outlet::{Delivery, DeliveryBody, Outlet, Proof, Received, SendError},
+    overlay::{Overlay, Representation},
     replay::{OriginStatus, PhaseName},
-    seal::{KeyFileError, check_key_file},
+    seal::check_key_file,
     settings::{
         Config, Idempotency, KeyFormat, OrderBy, ReplayRate, ResponseTemplate, WriteMode,
         WriteSettings,
     },
 };
+use self::{
+    index::{Full, Index, Room, Unclaimable},
+    journal::{AppendError, Change, Journal},
+    replay::{Replay, Statuses},
+};
+use crate::{
+    clock::SharedClock,
+    telemetry::{Metrics, RefusalLabels},
+};
+
+/// Bodies up to this are kept in the database, and in memory while they are gathered.
+pub const INLINE_BODY_MAX_BYTES: usize = journal::INLINE_BODY_MAX_BYTES as usize;
+
+/// Changes that a slow watcher may be behind.
+const CHANGES_KEPT: usize = 1_024;
+
+/// What a record weighs beside its body and its fields.
+const RECORD_BYTES: u64 = 512;
+
+/// The write queue. Cheap to clone.
+#[derive(Clone)]
+pub struct Queue {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    clock: SharedClock,
+    journal: Journal,
+    index: Arc<Mutex<Index>>,
+    /// How many URLs have pending writes.
+    pending_urls: Arc<AtomicUsize>,
+    changes: broadcast::Sender<Changed>,
+    /// Something was appended, or changed by an operator: there may be something to deliver.
+    wake: Arc<Notify>,
+    statuses: Arc<Statuses>,
+    metrics: Arc<Metrics>,
+}
+
+/// Why a write was not queued. Nothing of it is kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// There is no room.
+    #[error("{0}")]
+    Full(String),
+    /// It could not be made durable.
+    #[error("{0}")]
+    Unavailable(Unavailable),
+    /// It has credentials, and there is no key to seal them with.
+    #[error("the gateway has no key to seal credentials with")]
+    CredentialNotStorable,
+    /// Its idempotency key was used with another body.
+    #[error("the idempotency key was used with another body, by {}", .0.id)]
+    KeyMismatch(Box<Item>),
+}
+
+/// Why a write cannot be taken back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CancelError {
+    /// There is no such write.
+    #[error("there is no such write")]
+    Unknown,
+    /// It is on its way, was on it, or has come to its end.
+    #[error("it is {}, and cannot be taken back", .0.as_str())]
+    TooLate(State),
+    /// It could not be recorded.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+impl Queue {
+    /// Opens the journal and finds out what is in it. Nothing is delivered before [`Queue::deliver`].
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(
+        config: Config,
+        clock: SharedClock,
+        metrics: Arc<Metrics>,
+        tasks: &TaskTracker,
+    ) -> Result<Self, OpenError> {
+        let index = Index::new(&config);
+        let pending_urls = index.pending_urls();
+        let index = Arc::new(Mutex::new(index));
+        let journal = Journal::open(
+            &config,
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+            Arc::clone(&index),
+            tasks,
+        )
+        .await?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                changes: broadcast::Sender::new(CHANGES_KEPT),
+                wake: Arc::default(),
+                statuses: Arc::new(Statuses::new(Arc::clone(&clock))),
+                config,
+                clock,
+                journal,
+                index,
+                pending_urls,
+                metrics,
+            }),
+        })
+    }
+
+    /// Delivers what is in the queue until `shutdown`, and then for as long as `grace` what is in flight.
+    pub async fn deliver(self, outlet: impl Outlet, shutdown: CancellationToken, grace: Duration) {
+        let inner = &self.inner;
+        let replay = Replay {
+            outlet,
+            journal: inner.journal.clone(),
+            index: Arc::clone(&inner.index),
+            config: inner.config.clone(),
+            clock: Arc::clone(&inner.clock),
+            metrics: Arc::clone(&inner.metrics),
+            changes: inner.changes.clone(),
+            wake: Arc::clone(&inner.wake),
+            statuses: Arc::clone(&inner.statuses),
+        };
+        replay::run(Arc::new(replay), shutdown, grace).await;
+    }
+
+    /// Commits what is on its way and closes the journal.
+    pub async fn close(&self) {
+        self.inner.journal.close().await;
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// A file for a body that is too large for the database.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub async fn spool(&self) -> std::io::Result<SpoolFile> {
+        self.inner.journal.spool().await
+    }
+
+    /// Whether nothing waits in this lane, so that a write may go past the queue.
+    pub fn is_clear(&self, lane: LaneId) -> bool {
+        self.index().lane_len(lane) == 0
+    }
+
+    /// Whether somebody else than the origin seems to answer in its place.
+    pub fn is_captive(&self, origin: &Origin) -> bool {
+        let status = self.inner.statuses.of(origin);
+        status.is_some_and(|status| status.phase == PhaseName::Captive)
+    }
+
+    /// What a write was that had this idempotency key.
+    ///
+    /// # Errors
+    /// [`Refused::KeyMismatch`] when it had another body.
+    pub async fn known(&self, write: &NewWrite) -> Result<Option<Item>, Refused> {
+        let Some(key) = write.key else {
+            return Ok(None);
+        };
+        let known = self.inner.journal.known(key, write.item.body_sha256).await;
+        known.map_err(Refused::from)
+    }
+
+    /// Appends a write; returns once it is on disk. A write that has been appended before, by its idempotency key, is not
+    /// appended again.
+    ///
+    /// # Errors
+    /// See [`Refused`]; nothing of the write is kept then.
+    pub async fn append(&self, mut write: NewWrite) -> Result<Appended, Refused> {
+        write.item.weight_bytes = weight_bytes(&write);
+        let (origin, room) = (write.item.origin.clone(), Room::of(&write.item));
+        let refused = |refused: Refused| {
+            let reason = refused.reason();
+            let labels = RefusalLabels { reason };
+            self.inner
+                .metrics
+                .queue_refused
+                .get_or_create(&labels)
+                .inc();
+            refused
+        };
+        self.index()
+            .reserve(&origin, room)
+            .map_err(|full| refused(full.into()))?;
+        let appended = self.inner.journal.append(write).await;
+        if !matches!(appended, Ok(Appended::New(_))) {
+            self.index().release_reservation(room);
+        }
+        let appended = appended.map_err(|error| refused(error.into()))?;
+        if let Appended::New(item) = &appended {
+            self.inner.metrics.queue_accepted.inc();
+            self.changed(item);
+        }
+        Ok(appended)
+    }
+
+    /// A write by its id, ended ones included as long as their receipts are kept.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn item(&self, id: ItemId) -> Result<Option<Item>, JournalError> {
+        let item = self.inner.journal.item(id).await?;
+        // What is being sent is `sending` in memory before, or without, being so on disk.
+        let state = self.index().state(id);
+        Ok(item.map(|item| Item {
+            state: state.unwrap_or(item.state),
+            ..item
+        }))
+    }
+
+    /// The origin's answer to a write that was answered.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn answer(&self, id: ItemId) -> Result<Option<Answer>, JournalError> {
+        self.inner.journal.answer(id).await
+    }
+
+    /// How many writes are before this one in its lane; `None` when it is in none.
+    pub fn position(&self, id: ItemId) -> Option<usize> {
+        self.index().position(id)
+    }
+
+    /// When a write is tried next, at the earliest.
+    pub fn blocked_by(&self, id: ItemId) -> Option<ItemId> {
+        self.index().blocked_by(id)
+    }
+
+    /// Takes back what has not been sent.
+    ///
+    /// # Errors
+    /// See [`CancelError`].
+    pub async fn cancel(&self, id: ItemId) -> Result<Item, CancelError> {
+        // What was tried may have been executed: that it was taken back would not be true.
+        let claimed = self.index().claim(id, |state| state == State::Queued);
+        match claimed {
+            Ok(_) => {}
+            Err(Unclaimable::Claimed) => return Err(CancelError::TooLate(State::Sending)),
+            Err(Unclaimable::NotAllowed(state)) => return Err(CancelError::TooLate(state)),
+            Err(Unclaimable::Unknown) => {
+                let ended = self.inner.journal.item(id).await?;
+                return Err(ended.map_or(CancelError::Unknown, |item| {
+                    CancelError::TooLate(item.state)
+                }));
+            }
+        }
+        let claim = Claim { queue: self, id };
+        let item = self.inner.journal.item(id).await?;
+        let item = item.ok_or(CancelError::Unknown)?;
+        let item = Item {
+            state: State::Cancelled,
+            ended_at: Some(self.inner.clock.now()),
+            ..item
+        };
+        let change = Change::End {
+            item: item.clone(),
+            answer: None,
+        };
+        self.inner.journal.record(change).await?;
+        claim.settle();
+        self.changed(&item);
+        Ok(item)
+    }
+
+    /// Waits until a write is answered, ended, or stuck, at most so long; what it is then.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn until_settled(
+        &self,
+        id: ItemId,
+        limit: Duration,
+    ) -> Result<Option<Item>, JournalError> {
+        let deadline = Instant::now() + limit;
+        // Before the first look, so that no change is missed.
+        let mut changes = self.subscribe();
+        loop {
+            let item = self.item(id).await?;
+            let is_settled = |item: &Item| item.state.is_ended() || item.state.is_stuck();
+            if item.as_ref().is_none_or(is_settled) {
+                return Ok(item);
+            }
+            let changed = async {
+                loop {
+                    match changes.recv().await {
+                        Ok(changed) if changed.id != id => {}
+                        // Some were missed, perhaps the one: look again.
+                        Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+                        Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+                    }
+                }
+            };
+            if timeout_at(deadline, changed).await.is_err() {
+                return Ok(item);
+            }
+        }
+    }
+
+    /// Changes of writes, as they are recorded.
+    pub fn subscribe(&self) -> broadcast::Receiver<Changed> {
+        self.inner.changes.subscribe()
+    }
+
+    /// How many writes to a URL are pending. Costs one load where there are none at all.
+    pub fn pending_writes(&self, url: impl FnOnce() -> String) -> usize {
+        if self.has_no_pending() {
+            return 0;
+        }
+        self.index().pending(&url()).len()
+    }
+
+    /// Whether no URL has pending writes.
+    pub fn has_no_pending(&self) -> bool {
+        self.inner.pending_urls.load(Ordering::Relaxed) == 0
+    }
+
+    /// How far the deliveries to each origin are.
+    pub fn statuses(&self) -> Vec<OriginStatus> {
+        self.inner.statuses.list()
+    }
+
+    /// Whether values of this field are sealed, and never shown.
+    pub fn is_sensitive(&self, name: &HeaderName) -> bool {
+        [header::AUTHORIZATION, header::COOKIE].contains(name)
+            || self.inner.config.sensitive_headers.contains(name)
+    }
+
+    /// Tells whoever watches, and the deliveries.
+    fn changed(&self, item: &Item) {
+        // Nobody may be watching.
+        let _ = self.inner.changes.send(item.into());
+        self.inner.wake.notify_one();
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.inner
+            .index
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The claim on a write, given back when it is dropped before anything was recorded.
+struct Claim<'a> {
+    queue: &'a Queue,
+    id: ItemId,
+}
+
+impl Claim<'_> {
+    /// What was recorded has given the claim back.
+    fn settle(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.queue.index().release(self.id);
+    }
+}
+
+impl Refused {
+    /// The label of the metric.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Full(_) => "full",
+            Self::Unavailable(_) => "unavailable",
+            Self::CredentialNotStorable => "credential-not-storable",
+            Self::KeyMismatch(_) => "idempotency-mismatch",
+        }
+    }
+}
+
+impl From<Full> for Refused {
+    fn from(full: Full) -> Self {
+        Self::Full(full.to_string())
+    }
+}
+
+impl From<AppendError> for Refused {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::KeyMismatch(item) => Self::KeyMismatch(item),
+            AppendError::CredentialNotStorable => Self::CredentialNotStorable,
+            AppendError::Unavailable(why) => Self::Unavailable(why),
+        }
+    }
+}
+
+/// Whom a write counts for, as a number.
+pub fn client_hash(text: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(text.as_bytes())
+}
+
+fn weight_bytes(write: &NewWrite) -> u64 {
+    let fields = write.fields.iter();
+    let fields: usize = fields.map(|(name, value)| name.len() + value.len()).sum();
+    let texts = 2 * write.item.url.len() + write.item.lane.len();
+    RECORD_BYTES + (fields + texts) as u64 + write.body.bytes()
+}

@@ -3,23 +3,14 @@
 
 #![expect(clippy::print_stdout, reason = "the story is the data of this command")]
 
-use std::{
-    convert::Infallible,
-    io::IsTerminal as _,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+mod origin;
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
-use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpListener, task::JoinSet, time::Instant};
+use std::{io::IsTerminal as _, net::SocketAddr, sync::Arc, time::Duration};
+
+use http::StatusCode;
+use tokio::{net::TcpListener, time::Instant};
+
+use self::origin::{Bakery, Origin};
 
 use crate::{
     app,
@@ -68,16 +59,16 @@ pub enum DemoError {
 pub async fn run() -> Result<(), DemoError> {
     let dir = Directory::make()?;
     let io = |attempt| move |source| DemoError::Io { attempt, source };
-    let served = Arc::new(AtomicU64::new(0));
+    let bakery = Arc::new(Bakery::default());
     let listener = TcpListener::bind(("127.0.0.1", 0))
         .await
         .map_err(io("open a port for the toy origin"))?;
     let address = listener
         .local_addr()
         .map_err(io("read the toy origin's address"))?;
-    let origin = Origin::serve(listener, Arc::clone(&served));
+    let origin = Origin::serve(listener, Arc::clone(&bakery));
     let gateway = start(&dir, address).await?;
-    let told = Story::new(&gateway, address)?.tell(origin, &served).await;
+    let told = Story::new(&gateway, address)?.tell(origin, &bakery).await;
     gateway.shutdown().await;
     told
 }
@@ -98,6 +89,9 @@ async fn start(dir: &Directory, origin: SocketAddr) -> Result<app::Running, Demo
         name = "bakery"
         match = {{ path = "/**" }}
         upstream = "bakery"
+        write = {{ mode = "on-failure", order_by = "path", pending_reads = "overlay" }}
+        [queue]
+        recovery_spread = "0s"
         "#,
         dir.0.display()
     );
@@ -139,7 +133,7 @@ impl Story {
         })
     }
 
-    async fn tell(&self, origin: Origin, served: &Arc<AtomicU64>) -> Result<(), DemoError> {
+    async fn tell(&self, origin: Origin, bakery: &Arc<Bakery>) -> Result<(), DemoError> {
         println!(
             "A toy origin bakes biscuits at http://{}; each answer is fresh for {MAX_AGE:?}.",
             self.origin
@@ -150,10 +144,7 @@ impl Story {
         self.get("/biscuit", "fwd=uri-miss").await?;
         self.chapter("2. A hit: the same from memory; the origin is not asked");
         self.get("/biscuit", "hit").await?;
-        println!(
-            "   The origin has served {} request.",
-            served.load(Ordering::Relaxed)
-        );
+        println!("   The origin has served {} request.", bakery.served());
 
         self.chapter(
             "3. Outage: the origin is gone. What is fresh goes on as if nothing had happened",
@@ -171,16 +162,27 @@ impl Story {
         println!("   What was never stored cannot be served; the answer says so at once:");
         self.get("/never-asked-for", "504").await?;
 
-        self.chapter("5. Recovery: the origin is back, the gateway's prober notices, and the copy is refreshed");
+        self.chapter(
+            "5. A write: it is on the disk before it is acknowledged, and the origin is still gone",
+        );
+        let receipt = self.put("/note", "more butter\n").await?;
+        self.chapter("6. Whoever wrote it reads it, as if it were delivered already");
+        self.read_own_write("/note", "more butter").await?;
+
+        self.chapter("7. Recovery: the origin is back, the gateway's prober notices, and the copy is refreshed");
         let listener = TcpListener::bind(self.origin)
             .await
             .map_err(|source| DemoError::Io {
                 attempt: "bring the toy origin back",
                 source,
             })?;
-        let _origin = Origin::serve(listener, Arc::clone(served));
+        let _origin = Origin::serve(listener, Arc::clone(bakery));
         self.wait_for_recovery().await?;
         self.get("/biscuit", "hit").await?;
+
+        self.chapter("8. Delivery: the write has reached the origin, and the receipt says so");
+        self.wait_for_delivery(&receipt).await?;
+        self.get("/note", "fwd=uri-miss").await?;
         println!(
             "\nThat is hardtack. Next: `hardtack run --upstream https://your.api` and point a client at it."
         );
@@ -202,6 +204,56 @@ impl Story {
                 });
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Writes, and returns the path of the receipt.
+    async fn put(&self, path: &str, note: &'static str) -> Result<String, DemoError> {
+        let request = self.client.put(format!("{}{path}", self.base)).body(note);
+        let answer = request.send().await?;
+        let (status, receipt) = (answer.status(), field(&answer, "location"));
+        println!("   PUT {path} -> {status}");
+        self.aside(&format!("Location: {receipt}"));
+        expect("202", status == StatusCode::ACCEPTED, || status.to_string())?;
+        Ok(receipt)
+    }
+
+    async fn read_own_write(&self, path: &str, note: &'static str) -> Result<(), DemoError> {
+        let answer = self
+            .client
+            .get(format!("{}{path}", self.base))
+            .send()
+            .await?;
+        let (status, overlay) = (answer.status(), field(&answer, "hardtack-overlay"));
+        let body = answer.text().await?;
+        println!("   GET {path} -> {status}");
+        self.aside(&format!("Hardtack-Overlay: {overlay}"));
+        println!("   {}", body.trim_end());
+        expect(note, body.contains(note), || format!("{status} {body}"))
+    }
+
+    async fn wait_for_delivery(&self, receipt: &str) -> Result<(), DemoError> {
+        let request = self.client.get(format!("{}{receipt}", self.base));
+        // A little less than the client's own limit.
+        let answer = request.header("prefer", "wait=8").send().await?;
+        let text = answer.text().await?;
+        let found: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let state = found["state"].as_str().unwrap_or_default();
+        println!("   GET {receipt}");
+        println!("   state: {state}, attempts: {}", found["attempts"]);
+        expect("done", state == "done", || text.clone())
+    }
+
+    fn aside(&self, line: &str) {
+        let (dim, plain) = self.dim();
+        println!("   {dim}{line}{plain}");
+    }
+
+    fn dim(&self) -> (&'static str, &'static str) {
+        if self.colour {
+            ("\x1b[36m", "\x1b[0m")
+        } else {
+            ("", "")
         }
     }
 
@@ -242,60 +294,30 @@ impl Story {
     }
 
     fn show(&self, path: &str, status: StatusCode, cache_status: &str, body: &str) {
-        let (dim, plain) = if self.colour {
-            ("\x1b[36m", "\x1b[0m")
-        } else {
-            ("", "")
-        };
         println!("   GET {path} -> {status}");
         if !cache_status.is_empty() {
-            println!("   {dim}Cache-Status: {cache_status}{plain}");
+            self.aside(&format!("Cache-Status: {cache_status}"));
         }
         println!("   {}", body.trim_end());
     }
 }
 
-/// The toy origin. Dropping it closes its port and every connection, as a crash would.
-struct Origin {
-    _tasks: JoinSet<()>,
+fn field(answer: &reqwest::Response, name: &str) -> String {
+    let value = answer.headers().get(name);
+    let value = value.and_then(|value| value.to_str().ok());
+    value.unwrap_or_default().to_owned()
 }
 
-impl Origin {
-    fn serve(listener: TcpListener, served: Arc<AtomicU64>) -> Self {
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let served = Arc::clone(&served);
-                let service = service_fn(move |request: Request<Incoming>| {
-                    bake(request, Arc::clone(&served))
-                });
-                connections.spawn(async move {
-                    let _ = http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        });
-        Self { _tasks: tasks }
+fn expect(
+    expected: &'static str,
+    is_so: bool,
+    got: impl FnOnce() -> String,
+) -> Result<(), DemoError> {
+    if is_so {
+        return Ok(());
     }
-}
-
-async fn bake(
-    request: Request<Incoming>,
-    served: Arc<AtomicU64>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    let number = served.fetch_add(1, Ordering::Relaxed) + 1;
-    let text = format!(
-        "biscuit number {number}, baked for {}\n",
-        request.uri().path()
-    );
-    let max_age = format!("max-age={}", MAX_AGE.as_secs());
-    let response = Response::builder()
-        .header(header::CACHE_CONTROL, max_age)
-        .header(header::CONTENT_TYPE, "text/plain")
-        .body(Full::new(Bytes::from(text)));
-    Ok(response.expect("the fields are valid"))
+    let got = got();
+    Err(DemoError::Otherwise { expected, got })
 }
 
 /// A directory of the demo's own, removed when it is over.

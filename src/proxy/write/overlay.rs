@@ -1,0 +1,132 @@
+//! Reads while writes wait: marked with how many are pending, or answered as if the client's own were delivered.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use tracing::warn;
+
+use super::receipt;
+use crate::{
+    policy::{self, Reason},
+    proxy::{
+        Gateway,
+        access::CacheUse,
+        body::Body,
+        effective::Effective,
+        ranges::Source,
+        respond::{self, Reply},
+    },
+    queue::{Answer, Overlay, Representation},
+};
+
+/// How many writes to the URL are pending.
+const HARDTACK_PENDING_WRITES: HeaderName = HeaderName::from_static("hardtack-pending-writes");
+/// The write that an answer comes from.
+const HARDTACK_OVERLAY: HeaderName = HeaderName::from_static("hardtack-overlay");
+
+/// A larger representation is not patched: all of it would have to be read into memory for each read.
+const PATCHED_MAX_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Says how many writes are pending, if any are.
+pub(crate) fn mark(gateway: &Gateway, effective: &Effective, headers: &mut HeaderMap) {
+    let pending = gateway
+        .queue
+        .pending_writes(|| effective.cache_key().uri().to_owned());
+    if pending > 0 {
+        headers.insert(HARDTACK_PENDING_WRITES, HeaderValue::from(pending));
+    }
+}
+
+/// Whether a read of this may have another answer than the stored one: then it is no plain hit.
+pub(crate) fn has_overlay(gateway: &Gateway, effective: &Effective) -> bool {
+    let url = || effective.cache_key().uri().to_owned();
+    gateway.queue.pending_writes(url) > 0
+}
+
+/// The answer to a read that the client's own pending writes give; `None` where they give none.
+pub(crate) async fn overlay(
+    gateway: &Arc<Gateway>,
+    effective: &Effective,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Option<Reply> {
+    if gateway.queue.has_no_pending() {
+        return None;
+    }
+    let key = effective.cache_key();
+    let principal = gateway.identity.partition(headers);
+    let stored = stored(gateway, effective, headers);
+    let found = gateway.queue.overlay(key.uri(), &principal, stored).await;
+    let found = found.unwrap_or_else(|error| {
+        warn!(%key, %error, "Pending writes cannot be read; the read is answered without them.");
+        None
+    })?;
+    Some(reply(found, method))
+}
+
+fn reply(found: Overlay, method: &Method) -> Reply {
+    let mut response = match found.representation {
+        Some(Representation { fields, body }) => receipt::of_origin(&Answer {
+            status: StatusCode::OK.as_u16(),
+            fields,
+            body,
+            is_truncated: false,
+        }),
+        None => respond::text(StatusCode::NOT_FOUND, String::new()),
+    };
+    if *method == Method::HEAD {
+        let length = http_body::Body::size_hint(response.body()).exact();
+        response = Response::from_parts(response.into_parts().0, Body::empty());
+        if let Some(length) = length {
+            response
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let id = found.id.to_string();
+    let id = HeaderValue::try_from(id).expect("hexadecimal digits and hyphens");
+    headers.insert(HARDTACK_OVERLAY, id);
+    Reply {
+        response,
+        cache: CacheUse::None,
+        reason: Some(Reason::Overlay),
+    }
+}
+
+/// The stored representation that a PATCH would be applied to.
+async fn stored(
+    gateway: &Gateway,
+    effective: &Effective,
+    headers: &HeaderMap,
+) -> Option<Representation> {
+    let key = effective.cache_key();
+    let resource = gateway.store.lookup(&key).await.ok().flatten()?;
+    let heads = resource.variants.iter().map(|stored| &stored.head);
+    let stored = &resource.variants[policy::select(headers, heads)?];
+    let is_plain = stored.head.status == StatusCode::OK
+        && !stored.head.headers.contains_key(header::CONTENT_ENCODING);
+    if !is_plain || stored.body.len() > PATCHED_MAX_BYTES {
+        return None;
+    }
+    let source = Source {
+        store: &gateway.store,
+        key: &key,
+        stored,
+    };
+    let body = source
+        .body(0..stored.body.len())
+        .collect()
+        .await
+        .ok()?
+        .to_bytes();
+    let fields = stored.head.headers.iter();
+    let fields = fields.filter(|(name, _)| name.as_str().starts_with("content-"));
+    let fields = fields.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
+    Some(Representation {
+        fields: fields.collect(),
+        body,
+    })
+}

@@ -1,0 +1,181 @@
+//! What the client of a queued write gets: 202 with the receipt, the route's own answer, or the origin's.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::prefer::{PREFERENCE_APPLIED, Preferences};
+use crate::{
+    policy::{Reason, Timestamp},
+    proxy::{Gateway, access::CacheUse, body::Body, respond::Reply},
+    queue::{Answer, Item, KeyFormat, ResponseTemplate, WriteSettings},
+};
+
+/// Where receipts are, on the proxy listener, whatever the host.
+pub(super) const PATH: &str = "/.well-known/hardtack/queue/";
+
+/// Whoever asks for a receipt again waits this long at least.
+const RETRY_AFTER_MIN_SECS: u64 = 1;
+/// And this long at most: a receipt costs little.
+const RETRY_AFTER_MAX_SECS: u64 = 60;
+
+/// The answer to a write that is in the queue.
+pub(super) fn accepted(
+    gateway: &Gateway,
+    item: &Item,
+    preferences: Preferences,
+    settings: &WriteSettings,
+) -> Reply {
+    let mut response = match &settings.response {
+        Some(template) => filled(template, item),
+        None => json_response(StatusCode::ACCEPTED, &receipt(gateway, item)),
+    };
+    let headers = response.headers_mut();
+    set(headers, header::LOCATION, &location(item));
+    set(headers, header::CACHE_CONTROL, "no-store");
+    let now = gateway.clock.now();
+    headers
+        .entry(header::RETRY_AFTER)
+        .or_insert_with(|| HeaderValue::from(retry_after_secs(item, now)));
+    if let Some(key) = &item.idempotency_key {
+        let value = match settings.idempotency_format {
+            KeyFormat::Structured => format!("\"{key}\""),
+            KeyFormat::Raw => key.clone(),
+        };
+        set(headers, settings.idempotency_header.clone(), &value);
+    }
+    apply(headers, preferences);
+    reply(response)
+}
+
+/// The origin's answer, for a client that waited for it.
+pub(super) fn answered(item: &Item, answer: &Answer, preferences: Preferences) -> Reply {
+    let mut response = of_origin(answer);
+    let headers = response.headers_mut();
+    // Where the origin says where its new resource is, that is what the client wants to know.
+    if !headers.contains_key(header::LOCATION) {
+        set(headers, header::CONTENT_LOCATION, &location(item));
+    }
+    apply(headers, preferences);
+    reply(response)
+}
+
+/// The origin's answer as it is kept.
+pub(super) fn of_origin(answer: &Answer) -> Response<Body> {
+    let mut response = Response::new(Body::whole(answer.body.clone()));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    for (name, value) in &answer.fields {
+        // Lengths are of the body as it is sent.
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(name.as_bytes()),
+            HeaderValue::from_bytes(value),
+        ) && name != header::CONTENT_LENGTH
+        {
+            response.headers_mut().append(name, value);
+        }
+    }
+    response
+}
+
+/// The receipt as it stands now.
+pub(super) fn receipt(gateway: &Gateway, item: &Item) -> Value {
+    let location = location(item);
+    let id = item.id;
+    let mut receipt = json!({
+        "id": id.to_string(),
+        "state": item.state.as_str(),
+        "accepted_at": item.accepted_at.rfc3339(),
+        "method": item.method,
+        "url": item.url,
+        "lane": item.lane,
+        "position": gateway.queue.position(id),
+        "attempts": item.attempts,
+        "links": { "self": location, "response": format!("{location}/response") },
+    });
+    if let Some(reason) = item.state.reason() {
+        receipt["reason"] = json!(reason);
+    }
+    if item.state.is_pending() {
+        receipt["next_at"] = json!(item.next_at.rfc3339());
+    }
+    if let Some(blocked_by) = gateway.queue.blocked_by(id) {
+        receipt["blocked_by"] = json!(blocked_by.to_string());
+    }
+    if let Some(last) = &item.last {
+        receipt["last"] = json!({
+            "at": last.at.rfc3339(), "status": last.status, "error": last.error,
+        });
+    }
+    if let Some(ended_at) = item.ended_at {
+        receipt["ended_at"] = json!(ended_at.rfc3339());
+    }
+    receipt
+}
+
+/// A JSON answer that nobody stores.
+pub(super) fn json_response(status: StatusCode, value: &Value) -> Response<Body> {
+    let mut text = value.to_string();
+    text.push('\n');
+    let mut response = Response::new(Body::whole(Bytes::from(text)));
+    *response.status_mut() = status;
+    set(
+        response.headers_mut(),
+        header::CONTENT_TYPE,
+        "application/json",
+    );
+    set(response.headers_mut(), header::CACHE_CONTROL, "no-store");
+    response
+}
+
+/// Where the receipt of a write is.
+pub(super) fn location(item: &Item) -> String {
+    format!("{PATH}{}", item.id)
+}
+
+/// When it is worth asking for the receipt again.
+pub(super) fn retry_after_secs(item: &Item, now: Timestamp) -> u64 {
+    let millis = item.next_at.millis_since(now).max(0).unsigned_abs();
+    Duration::from_millis(millis.saturating_add(999))
+        .as_secs()
+        .clamp(RETRY_AFTER_MIN_SECS, RETRY_AFTER_MAX_SECS)
+}
+
+fn filled(template: &ResponseTemplate, item: &Item) -> Response<Body> {
+    let fill = |text: &str| {
+        text.replace("{id}", &item.id.to_string())
+            .replace("{location}", &location(item))
+            .replace("{lane}", &item.lane)
+            .replace("{accepted_at}", &item.accepted_at.rfc3339())
+    };
+    let mut response = Response::new(Body::whole(Bytes::from(fill(&template.body))));
+    *response.status_mut() = template.status;
+    for (name, value) in &template.headers {
+        let text = value.to_str().map(fill);
+        let filled = text.ok().and_then(|text| HeaderValue::try_from(text).ok());
+        let value = filled.unwrap_or_else(|| value.clone());
+        response.headers_mut().append(name.clone(), value);
+    }
+    response
+}
+
+fn apply(headers: &mut HeaderMap, preferences: Preferences) {
+    if let Some(applied) = preferences.applied() {
+        set(headers, PREFERENCE_APPLIED, &applied);
+    }
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn reply(response: Response<Body>) -> Reply {
+    Reply {
+        response,
+        cache: CacheUse::None,
+        reason: Some(Reason::Queued),
+    }
+}
