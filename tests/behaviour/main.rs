@@ -38,3 +38,4 @@ mod stale_while_revalidate;
 mod tags;
 mod trailers;
 mod tunnel;
+mod writes;

@@ -65,6 +65,14 @@ impl Client {
         }
     }
 
+    /// To another listener, with the same token.
+    pub(crate) fn at(&self, address: SocketAddr) -> Self {
+        Self {
+            address,
+            bearer: self.bearer.clone(),
+        }
+    }
+
     pub(crate) async fn get(&self, target: &str) -> Answer {
         self.ask(Request::get(target)).await
     }

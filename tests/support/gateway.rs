@@ -104,6 +104,13 @@ pub(crate) fn merged(data: &Path, config: &str) -> String {
     toml::to_string(&whole).unwrap()
 }
 
+/// One TOML text laid over another, table by table.
+pub(crate) fn laid_over(below: &str, above: &str) -> String {
+    let mut whole: toml::Table = below.parse().unwrap();
+    lay_over(&mut whole, above.parse().unwrap());
+    toml::to_string(&whole).unwrap()
+}
+
 fn lay_over(below: &mut toml::Table, above: toml::Table) {
     for (key, value) in above {
         match (below.get_mut(&key), value) {

@@ -18,7 +18,7 @@ use std::{
 use tokio::net::TcpSocket;
 
 pub(crate) use client::{Answer, Client, Connection, Request};
-pub(crate) use gateway::Gateway;
+pub(crate) use gateway::{Gateway, laid_over};
 pub(crate) use origin::{Cue, Origin, Reply, Seen, Step};
 pub(crate) use process::{Process, run_to_exit};
 

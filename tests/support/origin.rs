@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -65,6 +65,8 @@ pub(crate) enum Step {
     Close,
     /// Resets the connection.
     Reset,
+    /// Waits for the next request on the connection, and resets it with nothing of that read.
+    ResetUnread,
     /// Sends back whatever arrives, until the peer closes.
     Echo,
 }
@@ -85,6 +87,7 @@ struct Shared {
     log: watch::Sender<Vec<Seen>>,
     connections: AtomicUsize,
     broken: watch::Sender<usize>,
+    snubs: AtomicBool,
 }
 
 type Handler = Arc<dyn Fn(&Seen, usize) -> Reply + Send + Sync>;
@@ -109,6 +112,7 @@ impl Origin {
             log: watch::Sender::new(Vec::new()),
             connections: AtomicUsize::new(0),
             broken: watch::Sender::new(0),
+            snubs: AtomicBool::new(false),
         });
         let life = Mutex::new(Life::begin(reserved.address, Arc::clone(&shared)));
         Self {
@@ -185,6 +189,11 @@ impl Origin {
             life.tasks.clone()
         };
         within("the origin ends", tasks.wait()).await;
+    }
+
+    /// Whether connections that begin from now on are accepted, and reset with nothing read once something was sent.
+    pub(crate) fn snub(&self, whether: bool) {
+        self.shared.snubs.store(whether, Ordering::Relaxed);
     }
 
     /// Listens again, on the same address.
@@ -410,6 +419,10 @@ async fn accept(
 async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     // Responses are small and interactive; without this each waits for the peer's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
+    if shared.snubs.load(Ordering::Relaxed) {
+        let _ = reset_unread(&stream).await;
+        return;
+    }
     let mut buffer = Vec::new();
     loop {
         let request = match read_request(&mut stream, &mut buffer).await {
@@ -454,6 +467,10 @@ async fn play(stream: &mut TcpStream, steps: Vec<Step>) -> io::Result<Then> {
                 stream.set_zero_linger()?;
                 return Ok(Then::Over);
             }
+            Step::ResetUnread => {
+                reset_unread(stream).await?;
+                return Ok(Then::Over);
+            }
             Step::Echo => {
                 let (mut from, mut to) = stream.split();
                 tokio::io::copy(&mut from, &mut to).await?;
@@ -462,6 +479,12 @@ async fn play(stream: &mut TcpStream, steps: Vec<Step>) -> io::Result<Then> {
         }
     }
     Ok(Then::Next)
+}
+
+/// Whoever drops the stream then resets the connection.
+async fn reset_unread(stream: &TcpStream) -> io::Result<()> {
+    stream.readable().await?;
+    stream.set_zero_linger()
 }
 
 /// Reads one request. `None`: the peer closed between requests.
