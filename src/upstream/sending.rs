@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response, header};
 
 use super::{
     body::ResponseBody,
@@ -73,7 +73,12 @@ impl Upstream {
         self.touch();
         // Before the file is looked at: nothing would come of it.
         self.refuse_while_disconnected()?;
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        if body.is_empty() && head.method != Method::DELETE {
+            // The client library says nothing of no content, and there are origins that answer that with 411.
+            // RFC 9110 section 8.6: said where the method gives content a meaning.
+            head.headers.insert(header::CONTENT_LENGTH, 0.into());
+        }
         let outgoing = Outgoing {
             head,
             body: body.offer().await?,
@@ -87,6 +92,13 @@ impl Upstream {
 }
 
 impl WriteBody {
+    const fn is_empty(&self) -> bool {
+        match self {
+            Self::Memory(content) => content.is_empty(),
+            Self::File { length_bytes, .. } => *length_bytes == 0,
+        }
+    }
+
     async fn offer(self) -> Result<Offer, ForwardError> {
         match self {
             Self::Memory(content) => Ok(Offer::whole(content)),

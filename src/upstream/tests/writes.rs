@@ -150,6 +150,25 @@ async fn what_must_not_be_executed_twice_goes_on_a_fresh_connection() {
     }
 }
 
+#[tokio::test]
+async fn a_write_without_content_says_so() {
+    let origin = Origin::new(|_, _| Reply::Answer(OK)).await;
+    let bench = Bench::of(vec![origin.url()]);
+    let api = bench.api();
+    for (method, expected) in [
+        ("POST", true),
+        ("PUT", true),
+        ("PATCH", true),
+        ("DELETE", false),
+    ] {
+        let sent = write(&api, method, memory(""));
+        assert_eq!(api.send_write(sent, NEVER).await.unwrap().status(), 200);
+        let heads = origin.heads();
+        let head = heads.last().unwrap();
+        assert_eq!(head.contains("content-length: 0\r\n"), expected, "{head}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_may_be_executed_twice_is_repeated_once_when_its_pooled_connection_is_dead() {
     for dead in [Reply::Close(""), Reply::Reset, Reply::Close("HTTP/1.1 2")] {
