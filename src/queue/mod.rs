@@ -265,12 +265,16 @@ impl Queue {
     /// # Errors
     /// When the journal cannot be read.
     pub async fn item(&self, id: ItemId) -> Result<Option<Item>, JournalError> {
+        // Before the record, which may be newer then, but never a mixture of what was and what is.
+        let is_sending = self.index().state(id) == Some(State::Sending);
         let item = self.inner.journal.item(id).await?;
-        // What is being sent is `sending` in memory before, or without, being so on disk.
-        let state = self.index().state(id);
-        Ok(item.map(|item| Item {
-            state: state.unwrap_or(item.state),
-            ..item
+        Ok(item.map(|item| match item.state.is_pending() {
+            // It is so in memory before, or without, being so on disk.
+            true if is_sending => Item {
+                state: State::Sending,
+                ..item
+            },
+            _ => item,
         }))
     }
 
