@@ -294,6 +294,11 @@ impl Index {
             .collect()
     }
 
+    /// The lane of a write that has not come to its end.
+    pub(super) fn lane_of(&self, id: ItemId) -> Option<LaneId> {
+        self.entries.get(&id).map(|entry| entry.lane)
+    }
+
     /// How many writes are in a lane, those on their way to the disk included.
     pub(super) fn lane_len(&self, lane: LaneId) -> usize {
         let lane = self.lanes.get(&lane);

@@ -268,6 +268,12 @@ impl ItemId {
         Self(Uuid::from_bytes(bytes))
     }
 
+    /// When it was given, by the clock of that time.
+    pub fn accepted_at(&self) -> Timestamp {
+        let id = u128::from_be_bytes(*self.as_bytes());
+        Timestamp::from_millis(i64::try_from(id >> 80).unwrap_or(i64::MAX))
+    }
+
     /// Big-endian, so that they sort as the ids do.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()

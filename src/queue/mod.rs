@@ -14,6 +14,7 @@ mod index;
 mod item;
 mod journal;
 mod lane;
+mod operate;
 mod outcome;
 mod outlet;
 mod overlay;
@@ -35,7 +36,7 @@ use std::{
 
 use http::{HeaderName, header};
 use tokio::{
-    sync::{Notify, broadcast},
+    sync::{Notify, Semaphore, broadcast},
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -50,6 +51,11 @@ pub use self::{
         Appended, JournalError, KeyHash, NewBody, NewWrite, OpenError, SpoolFile, Unavailable,
     },
     lane::LaneId,
+    operate::{
+        Audit, Edit, EditedBody, EditedKey, Filter, Import, ImportError, Imported, Inspected,
+        LaneListed, Listed, OperateError, Operation, OperationState, Page, PauseListed, Record,
+        Shown, Summary,
+    },
     outcome::{Observation, Outcome, outcome},
     outlet::{Delivery, DeliveryBody, Outlet, Proof, Received, SendError},
     overlay::{Overlay, Representation},
@@ -62,7 +68,8 @@ pub use self::{
 };
 use self::{
     index::{Full, Index, Room, Unclaimable},
-    journal::{AppendError, Change, Journal},
+    journal::{AppendError, Change, Field, Journal},
+    operate::Redrives,
     replay::{Replay, Statuses},
 };
 use crate::{
@@ -97,6 +104,11 @@ struct Inner {
     wake: Arc<Notify>,
     statuses: Arc<Statuses>,
     metrics: Arc<Metrics>,
+    redrives: Redrives,
+    /// Held by whoever changes what is paused: it is read, changed and recorded as a whole.
+    pausing: Semaphore,
+    /// Held by the import under way.
+    importing: Semaphore,
 }
 
 /// Why a write was not queued. Nothing of it is kept.
@@ -165,6 +177,9 @@ impl Queue {
                 index,
                 pending_urls,
                 metrics,
+                redrives: Redrives::default(),
+                pausing: Semaphore::new(1),
+                importing: Semaphore::new(1),
             }),
         })
     }
@@ -233,7 +248,7 @@ impl Queue {
     /// # Errors
     /// See [`Refused`]; nothing of the write is kept then.
     pub async fn append(&self, mut write: NewWrite) -> Result<Appended, Refused> {
-        write.item.weight_bytes = weight_bytes(&write);
+        write.item.weight_bytes = weight_bytes(&write.item, &write.fields, write.body.bytes());
         let (origin, room) = (write.item.origin.clone(), Room::of(&write.item));
         let refused = |refused: Refused| {
             let reason = refused.reason();
@@ -462,9 +477,9 @@ pub fn client_hash(text: &str) -> u64 {
     xxhash_rust::xxh3::xxh3_64(text.as_bytes())
 }
 
-fn weight_bytes(write: &NewWrite) -> u64 {
-    let fields = write.fields.iter();
+fn weight_bytes(item: &Item, fields: &[Field], body_bytes: u64) -> u64 {
+    let fields = fields.iter();
     let fields: usize = fields.map(|(name, value)| name.len() + value.len()).sum();
-    let texts = 2 * write.item.url.len() + write.item.lane.len();
-    RECORD_BYTES + (fields + texts) as u64 + write.body.bytes()
+    let texts = 2 * item.url.len() + item.lane.len();
+    RECORD_BYTES + (fields + texts) as u64 + body_bytes
 }

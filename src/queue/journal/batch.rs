@@ -253,6 +253,17 @@ fn apply_change(
                 }
             }
         }
+        Change::Import { item, fields, body } => {
+            if tables.item(item.id)?.is_none()
+                && let Some(content) = seal(item.id, fields.clone(), body.stored())
+            {
+                tables.counters.seq += 1;
+                tables.counters.last_id = tables.counters.last_id.max(Some(item.id));
+                item.seq = tables.counters.seq;
+                tables.put_content(item, &content, None)?;
+                tables.put_item(item, now)?;
+            }
+        }
         Change::Remove(id) => {
             if let Some(left) = tables.remove(*id)? {
                 written.forget_receipt(left.answer_bytes, left.was_ended);

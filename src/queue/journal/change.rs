@@ -77,6 +77,15 @@ pub(in crate::queue) enum Change {
         /// `None`: as before.
         body: Option<NewBody>,
     },
+    /// A write of another queue, with its id. It goes into the room reserved for it, unless there is a record of it.
+    Import {
+        /// With any `seq`: the journal gives it.
+        item: Item,
+        /// Every field to send.
+        fields: Vec<Field>,
+        /// The body.
+        body: NewBody,
+    },
     /// The write is forgotten, receipt and all.
     Remove(ItemId),
     /// These pauses are in force, and no others.

@@ -68,7 +68,8 @@ use super::{
     Config,
     index::Index,
     item::{Answer, Content, Item, ItemId, StoredBody},
-    seal::Keyring,
+    outlet::DeliveryBody,
+    seal::{Keyring, OpenSealedError},
 };
 use crate::{clock::SharedClock, telemetry::Metrics};
 
@@ -174,7 +175,7 @@ impl Journal {
     }
 
     async fn send(&self, change: Change, audit: Option<AuditEntry>) -> Result<(), JournalError> {
-        if let Change::Replace { fields, .. } = &change
+        if let Change::Replace { fields, .. } | Change::Import { fields, .. } = &change
             && !self.inner.is_storable(fields)
         {
             return Err(JournalError::CredentialNotStorable);
@@ -237,6 +238,33 @@ impl Journal {
             }
             known => Ok(known),
         }
+    }
+
+    /// Every field of a stored content, the sealed ones opened.
+    ///
+    /// # Errors
+    /// See [`OpenSealedError`].
+    pub(super) fn opened(
+        &self,
+        id: ItemId,
+        stored: &Content,
+    ) -> Result<Vec<Field>, OpenSealedError> {
+        let mut fields = stored.fields.clone();
+        if let Some(sealed) = &stored.sealed {
+            fields.extend(self.inner.keyring.open(id, sealed)?);
+        }
+        Ok(fields)
+    }
+
+    /// The body of a stored content, verified.
+    ///
+    /// # Errors
+    /// See [`ContentError`].
+    pub(super) async fn body(&self, stored: StoredBody) -> Result<DeliveryBody, ContentError> {
+        let inner = self.inner.clone();
+        spawn_blocking(move || inner.body(stored))
+            .await
+            .unwrap_or_else(|error| Err(JournalError::Unavailable(io::Error::other(error)).into()))
     }
 
     /// The origin's answer to a write that has ended, or is parked or dead for it.

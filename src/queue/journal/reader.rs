@@ -131,27 +131,30 @@ impl Inner {
         if let Some(sealed) = &stored.sealed {
             fields.extend(self.keyring.open(id, sealed)?);
         }
-        let body = match stored.body {
-            StoredBody::Inline(body) => DeliveryBody::Whole(body),
+        let body = self.body(stored.body)?;
+        Ok(Opened { fields, body })
+    }
+
+    /// The body, verified.
+    pub(super) fn body(&self, stored: StoredBody) -> Result<DeliveryBody, ContentError> {
+        match stored {
+            StoredBody::Inline(body) => Ok(DeliveryBody::Whole(body)),
             StoredBody::File {
                 name,
                 bytes,
                 checksum,
             } => match self.spool.verify(&name, bytes, checksum) {
-                Ok(()) => DeliveryBody::File {
+                Ok(()) => Ok(DeliveryBody::File {
                     path: self.spool.path(&name),
                     bytes,
-                },
+                }),
                 Err(BodyError::Damaged) => {
                     self.disk.damage.note_record("spool", name.as_bytes());
-                    return Err(ContentError::Damaged);
+                    Err(ContentError::Damaged)
                 }
-                Err(BodyError::Io(error)) => {
-                    return Err(JournalError::Unavailable(error).into());
-                }
+                Err(BodyError::Io(error)) => Err(JournalError::Unavailable(error).into()),
             },
-        };
-        Ok(Opened { fields, body })
+        }
     }
 
     pub(super) fn answer(&self, id: ItemId) -> Result<Option<Answer>, DiskError> {

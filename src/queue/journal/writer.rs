@@ -374,6 +374,7 @@ impl Inner {
                 | Change::Replace { item, .. } => {
                     index.change(item);
                 }
+                Change::Import { item, .. } => index.add(item),
                 Change::Remove(id) => index.remove(*id),
                 Change::Pause(pauses) => self.set_pauses(pauses.clone()),
                 Change::Note => {}
@@ -386,11 +387,12 @@ impl Inner {
         }
         drop(index);
         for mut transition in batch.transitions {
-            if let Change::Replace {
-                body: Some(body), ..
-            } = &mut transition.change
-            {
-                body.keep();
+            match &mut transition.change {
+                Change::Replace {
+                    body: Some(body), ..
+                }
+                | Change::Import { body, .. } => body.keep(),
+                _ => {}
             }
             let _ = transition.reply.send(Ok(()));
         }
