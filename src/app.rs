@@ -214,6 +214,9 @@ async fn serve(
         store: store.clone(),
         storage: config.storage.clone(),
         upstreams,
+        queue: queue.clone(),
+        events: admin::Events::new(Arc::clone(&clock)),
+        streams: admin::EventStreams::default(),
         modes,
         routes: config
             .routes
@@ -229,11 +232,12 @@ async fn serve(
         allowed_hosts: config.admin.allowed_hosts.clone(),
         config_file: config.file.clone(),
         map_url: Arc::new(move |url| mapping.effective_url(url)),
+        tasks: stages.background_tasks.clone(),
+        shutdown: stages.background.clone(),
     };
-    let (tasks, shutdown) = (stages.background_tasks.clone(), stages.background.clone());
     stages
         .background_tasks
-        .spawn(admin::serve(admin_socket, api, tasks, shutdown));
+        .spawn(admin::serve(admin_socket, api));
     let (deliveries, outlet) = (queue.clone(), HttpOutlet::new(&gateway));
     stages.background_tasks.spawn(deliveries.deliver(
         outlet,

@@ -16,13 +16,16 @@ use http::{
     },
 };
 use serde::Deserialize;
+use serde_json::json;
 use tracing::info;
 use utoipa::IntoParams;
 
 use super::{
-    Api,
+    Api, audit,
+    events::Kind,
     extract::{Parameters, Segment},
     facts,
+    operator::Operator,
     problem::{Document, Problem},
     purge::tag_name,
     text,
@@ -174,6 +177,7 @@ pub(super) async fn body(
     responses((status = 200, body = Purged), (status = 404, body = Document)))]
 pub(super) async fn remove(
     State(api): State<Arc<Api>>,
+    operator: Operator,
     Segment(id): Segment,
 ) -> Result<Json<Purged>, Problem> {
     let removed = api
@@ -182,6 +186,10 @@ pub(super) async fn remove(
         .await?
         .ok_or_else(|| none_stored(&id))?;
     info!(key = %removed.key, "An operator removed a stored response.");
+    let url = removed.key.uri();
+    let event = json!({ "url": url, "soft": false, "count": 1 });
+    api.events.add(Kind::Purge, event);
+    audit::note(&api, operator, "purge", format!("removed {url}")).await;
     Ok(Json(Purged {
         count: 1,
         sample: vec![removed.key.uri().to_owned()],
@@ -307,7 +315,7 @@ fn field(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     headers.get(name).map(shown)
 }
 
-fn fields(headers: &HeaderMap) -> Vec<Field> {
+pub(super) fn fields(headers: &HeaderMap) -> Vec<Field> {
     let fields = headers.iter().map(|(name, value)| Field {
         name: name.as_str().to_owned(),
         value: if *name == SET_COOKIE {

@@ -28,6 +28,9 @@ pub(super) struct Segment(pub(super) String);
 /// The body of the request, which has to say that it is JSON.
 pub(super) struct JsonBody<T>(pub(super) T);
 
+/// As [`JsonBody`]; without a body, what is meant where nothing is said.
+pub(super) struct OptionalJson<T>(pub(super) T);
+
 impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Parameters<T> {
     type Rejection = Problem;
 
@@ -53,17 +56,43 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
-        if !is_json(request.headers()) {
-            return Err(Problem::new(
-                Kind::NotJson,
-                "send the body as `Content-Type: application/json`",
-            ));
-        }
-        let body = read(request.into_body()).await?;
-        serde_json::from_slice(&body)
-            .map(Self)
-            .map_err(|error| Problem::bad_request(format!("in the body: {error}")))
+        read_json(request, BODY_LIMIT_BYTES).await.map(Self)
     }
+}
+
+impl<T: DeserializeOwned + Default, S: Sync> FromRequest<S> for OptionalJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        if request.headers().contains_key(CONTENT_TYPE) {
+            return read_json(request, BODY_LIMIT_BYTES).await.map(Self);
+        }
+        let body = read(request.into_body(), BODY_LIMIT_BYTES).await?;
+        if body.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        Err(not_json())
+    }
+}
+
+/// The body of a request as JSON of at most so many bytes.
+pub(super) async fn read_json<T: DeserializeOwned>(
+    request: Request,
+    limit_bytes: usize,
+) -> Result<T, Problem> {
+    if !is_json(request.headers()) {
+        return Err(not_json());
+    }
+    let body = read(request.into_body(), limit_bytes).await?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Problem::bad_request(format!("in the body: {error}")))
+}
+
+fn not_json() -> Problem {
+    Problem::new(
+        Kind::NotJson,
+        "send the body as `Content-Type: application/json`",
+    )
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -81,13 +110,13 @@ fn is_json(headers: &HeaderMap) -> bool {
         .eq_ignore_ascii_case(b"application/json")
 }
 
-async fn read(body: Body) -> Result<Bytes, Problem> {
-    let whole = Limited::new(body, BODY_LIMIT_BYTES).collect();
+async fn read(body: Body, limit_bytes: usize) -> Result<Bytes, Problem> {
+    let whole = Limited::new(body, limit_bytes).collect();
     match tokio::time::timeout(BODY_TIME, whole).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::new(
             Kind::BodyTooLarge,
-            format!("a body may have {BODY_LIMIT_BYTES} bytes"),
+            format!("a body may have {limit_bytes} bytes"),
         )),
         Ok(Err(error)) => Err(Problem::bad_request(format!("the body broke off: {error}"))),
         Err(_elapsed) => Err(Problem::new(

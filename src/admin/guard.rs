@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::{
+    operator::{Operator, Peer},
     problem::{Kind, Problem},
     tokens::{Access, Tokens},
 };
@@ -50,21 +51,23 @@ impl Guard {
         }
     }
 
-    async fn check(&self, request: &Parts) -> Result<(), Problem> {
+    /// What the token allows; `None` where none is needed.
+    async fn check(&self, request: &Parts) -> Result<Option<Access>, Problem> {
         let path = request.uri.path();
         if is_probe(path) {
-            return Ok(());
+            return Ok(None);
         }
         self.check_host(request)?;
         if !is_api(path) {
-            return Ok(());
+            return Ok(None);
         }
         let access = match self.authenticate(&request.headers) {
             Ok(access) => access,
             Err(problem) => return Err(self.slow_down(problem).await),
         };
         check_access(access, &request.method)?;
-        check_origin(request)
+        check_origin(request)?;
+        Ok(Some(access))
     }
 
     fn check_host(&self, request: &Parts) -> Result<(), Problem> {
@@ -131,8 +134,11 @@ async fn check(
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let (head, body) = request.into_parts();
-    guard.check(&head).await?;
+    let (mut head, body) = request.into_parts();
+    if let Some(access) = guard.check(&head).await? {
+        let peer = head.extensions.get::<Peer>().copied();
+        head.extensions.insert(Operator { access, peer });
+    }
     let mut response = next.run(Request::from_parts(head, body)).await;
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

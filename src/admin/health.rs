@@ -9,10 +9,15 @@ use axum::{
 };
 use http::{StatusCode, header::CONTENT_TYPE};
 
-use super::{Api, Phase, view::Health};
+use super::{
+    Api, Phase,
+    queue::{ENDED_STATES, age_secs},
+    view::Health,
+};
 use crate::{
     policy::Connectivity,
-    telemetry::{TierLabels, UpstreamLabels},
+    queue::State as ItemState,
+    telemetry::{QueueStateLabels, TierLabels, UpstreamLabels},
 };
 
 // What `prometheus_client::encoding::text` writes.
@@ -50,6 +55,7 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Response {
     responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
     set_gauges(&api);
+    set_queue_gauges(&api);
     ([(CONTENT_TYPE, OPEN_METRICS)], api.metrics.encode())
 }
 
@@ -105,6 +111,22 @@ fn set_gauges(api: &Api) {
             .get_or_create(&labels)
             .set(i64::from(connectivity == Connectivity::Connected));
     }
+}
+
+fn set_queue_gauges(api: &Api) {
+    let (metrics, summary) = (&api.metrics, api.queue.summary());
+    let states = ItemState::NAMES.iter().zip(summary.counts);
+    for (state, count) in states.take(ItemState::NAMES.len() - ENDED_STATES) {
+        let labels = QueueStateLabels { state };
+        let items = metrics.queue_items.get_or_create(&labels);
+        items.set(gauge(count as u64));
+    }
+    let now = api.clock.now();
+    let oldest_age = summary.oldest.map_or(0, |oldest| age_secs(oldest, now));
+    metrics.queue_oldest_item_age.set(gauge(oldest_age));
+    metrics.queue_bytes.set(gauge(summary.bytes));
+    let capacity_bytes = api.queue.config().max_bytes;
+    metrics.queue_capacity_bytes.set(gauge(capacity_bytes));
 }
 
 fn gauge(value: u64) -> i64 {

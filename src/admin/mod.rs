@@ -5,16 +5,24 @@
 //! time for a head, bytes and time of a body, delayed refusals. Deliberately absent: any way to edit configuration;
 //! there are only overrides with an expiry, and they are listed.
 
+mod audit;
 mod entries;
+mod event_stream;
+mod events;
 mod expiry;
 mod extract;
 mod facts;
 mod guard;
 mod health;
 mod mode;
+mod operations;
+mod operator;
 mod overview;
 mod problem;
 mod purge;
+mod queue;
+mod queue_changes;
+mod queue_transfer;
 mod routes;
 mod server;
 mod stall;
@@ -33,15 +41,18 @@ use std::{
 
 use axum::Router;
 use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::tokens::read_token;
 pub use self::{
+    event_stream::EventStreams,
+    events::Events,
     problem::Document as ProblemDocument,
     server::serve,
     tokens::{ADMIN_TOKEN_FILE, READ_TOKEN_FILE, TokenError, Tokens},
 };
 use crate::{
-    clock::SharedClock, modes::Modes, policy::Settings, store, telemetry::Metrics,
+    clock::SharedClock, modes::Modes, policy::Settings, queue::Queue, store, telemetry::Metrics,
     upstream::Upstreams,
 };
 
@@ -64,6 +75,12 @@ pub struct Api {
     pub storage: store::Config,
     /// Where requests are forwarded to.
     pub upstreams: Upstreams,
+    /// Writes that wait for their origins.
+    pub queue: Queue,
+    /// What happens, for those who watch.
+    pub events: Arc<Events>,
+    /// Places of those who watch.
+    pub streams: EventStreams,
     /// Modes and their overrides.
     pub modes: Arc<Modes>,
     /// Names of the routes, in the order of `modes`.
@@ -86,6 +103,10 @@ pub struct Api {
     pub config_file: Option<PathBuf>,
     /// How a client's URL becomes the effective upstream URI.
     pub map_url: UrlMap,
+    /// Connections, and operations that go on behind an answer.
+    pub tasks: TaskTracker,
+    /// Cancelled when the gateway is done with what was in flight.
+    pub shutdown: CancellationToken,
 }
 
 /// Maps a client's URL to the effective upstream URI; `None` where no reverse route takes it.

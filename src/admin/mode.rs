@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use serde::Deserialize;
+use serde_json::json;
 use tracing::info;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    Api, expiry,
+    Api, audit,
+    events::Kind,
+    expiry,
     extract::{JsonBody, Parameters},
+    operator::Operator,
     problem::{Document, Problem},
     text,
     view::{self, Modes},
@@ -57,6 +61,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Json<Modes> {
     responses((status = 200, body = Modes), (status = 404, description = "no such route", body = Document)))]
 pub(super) async fn set(
     State(api): State<Arc<Api>>,
+    operator: Operator,
     JsonBody(wanted): JsonBody<SetMode>,
 ) -> Result<Json<Modes>, Problem> {
     let now = api.clock.now();
@@ -65,7 +70,7 @@ pub(super) async fn set(
         until: expiry::until(wanted.duration.as_deref(), wanted.until.as_deref(), now)?,
         reason: expiry::reason(wanted.reason)?,
     };
-    change(&api, wanted.route.as_deref(), Some(new))?;
+    change(&api, operator, wanted.route.as_deref(), Some(new)).await?;
     Ok(Json(view(&api, now)))
 }
 
@@ -74,13 +79,19 @@ pub(super) async fn set(
     responses((status = 200, body = Modes), (status = 404, description = "no such route", body = Document)))]
 pub(super) async fn unset(
     State(api): State<Arc<Api>>,
+    operator: Operator,
     Parameters(which): Parameters<WhichMode>,
 ) -> Result<Json<Modes>, Problem> {
-    change(&api, which.route.as_deref(), None)?;
+    change(&api, operator, which.route.as_deref(), None).await?;
     Ok(Json(view(&api, api.clock.now())))
 }
 
-fn change(api: &Api, route: Option<&str>, new: Option<ModeOverride>) -> Result<(), Problem> {
+async fn change(
+    api: &Api,
+    operator: Operator,
+    route: Option<&str>,
+    new: Option<ModeOverride>,
+) -> Result<(), Problem> {
     let mode = new.as_ref().map_or("configured", |new| new.mode.as_str());
     let reason = new.as_ref().and_then(|new| new.reason.clone());
     if !api.modes.set(route, new) {
@@ -88,6 +99,10 @@ fn change(api: &Api, route: Option<&str>, new: Option<ModeOverride>) -> Result<(
         return Err(Problem::not_found(format!("there is no route `{route}`")));
     }
     info!(route, mode, reason, "An operator set the mode.");
+    let event = json!({ "route": route, "mode": mode, "reason": reason });
+    let detail = event.to_string();
+    api.events.add(Kind::Mode, event);
+    audit::note(api, operator, "mode", detail).await;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use axum::{Json, extract::State};
 
 use super::{
-    Api, health, mode, text,
+    Api, health, mode, queue, text,
     upstreams::connectivity_name,
     view::{Cache, Configuration, Connectivity, Status, Storage, TierUse},
 };
@@ -39,6 +39,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Status> {
             },
             requests: requests_by_cache(&api.metrics.encode()),
         },
+        queue: queue::summary(&api, now),
         storage: Storage {
             dir: api.storage.dir.display().to_string(),
             suspended: stats.disk_suspended,

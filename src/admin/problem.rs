@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, error};
 use utoipa::ToSchema;
 
-use crate::store::StoreError;
+use crate::{queue::OperateError, store::StoreError};
 
 /// What went wrong. Where the proxy has the same reason, the token is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,16 @@ pub(super) enum Kind {
     Internal,
     /// The disk tier is closed, or does not keep up.
     StorageUnavailable,
+    /// It is not in a state in which this can be done.
+    NotInThisState,
+    /// It is being delivered, or somebody else changes it.
+    InUse,
+    /// Too much of this kind is under way.
+    Overloaded,
+    /// The queue's database does not answer.
+    QueueUnavailable,
+    /// There is no key to seal what must not be stored in the clear.
+    CredentialNotStorable,
 }
 
 /// A problem, on its way to become a response.
@@ -77,7 +87,11 @@ impl Kind {
             Kind::HostNotAllowed => StatusCode::MISDIRECTED_REQUEST,
             Kind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Kind::StorageUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::NotInThisState | Kind::InUse => StatusCode::CONFLICT,
+            Kind::StorageUnavailable
+            | Kind::Overloaded
+            | Kind::QueueUnavailable
+            | Kind::CredentialNotStorable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -96,6 +110,11 @@ impl Kind {
             Kind::RateLimited => "rate-limited",
             Kind::Internal => "internal",
             Kind::StorageUnavailable => "storage-unavailable",
+            Kind::NotInThisState => "not-in-this-state",
+            Kind::InUse => "in-use",
+            Kind::Overloaded => "overloaded",
+            Kind::QueueUnavailable => "queue-unavailable",
+            Kind::CredentialNotStorable => "credential-not-storable",
         }
     }
 
@@ -114,6 +133,11 @@ impl Kind {
             Kind::RateLimited => "Too many failed attempts",
             Kind::Internal => "The gateway failed",
             Kind::StorageUnavailable => "The disk tier is not available",
+            Kind::NotInThisState => "The queued write is not in a state for this",
+            Kind::InUse => "The queued write is being worked on",
+            Kind::Overloaded => "Too much of this is under way",
+            Kind::QueueUnavailable => "The queue is not available",
+            Kind::CredentialNotStorable => "The credential cannot be stored",
         }
     }
 
@@ -125,7 +149,7 @@ impl Kind {
                 WWW_AUTHENTICATE,
                 r#"Bearer realm="hardtack", error="invalid_token""#,
             )),
-            Kind::RateLimited => Some((RETRY_AFTER, "1")),
+            Kind::RateLimited | Kind::InUse => Some((RETRY_AFTER, "1")),
             _ => None,
         }
     }
@@ -145,6 +169,12 @@ impl Problem {
 
     pub(super) fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Kind::NotFound, detail)
+    }
+
+    /// With what was done before.
+    pub(super) fn after(self, done: &str) -> Self {
+        let detail = format!("{}; before that: {done}", self.detail);
+        Self::new(self.kind, detail)
     }
 
     pub(super) const fn kind(&self) -> Kind {
@@ -173,6 +203,22 @@ impl From<StoreError> for Problem {
         if kind == Kind::Internal {
             error!(%error, "The store failed an operator's request.");
         }
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<OperateError> for Problem {
+    fn from(error: OperateError) -> Self {
+        let kind = match error {
+            OperateError::Unknown { .. } => Kind::NotFound,
+            OperateError::NotAllowed { .. } => Kind::NotInThisState,
+            OperateError::InUse => Kind::InUse,
+            OperateError::Invalid(_) => Kind::BadRequest,
+            OperateError::TooManyPlans { .. } => Kind::Overloaded,
+            OperateError::TooLarge { .. } => Kind::BodyTooLarge,
+            OperateError::CredentialNotStorable => Kind::CredentialNotStorable,
+            OperateError::Unavailable(_) => Kind::QueueUnavailable,
+        };
         Self::new(kind, error.to_string())
     }
 }

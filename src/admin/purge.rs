@@ -5,12 +5,15 @@ use std::sync::Arc;
 use axum::{Json, extract::State};
 use http::{Uri, uri::Authority};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use tracing::info;
 use utoipa::ToSchema;
 
 use super::{
-    Api, UrlMap,
+    Api, UrlMap, audit,
+    events::Kind,
     extract::JsonBody,
+    operator::Operator,
     problem::{Document, Problem},
     view::Purged,
 };
@@ -54,6 +57,7 @@ const fn soft_by_default() -> bool {
     responses((status = 200, body = Purged), (status = 400, body = Document)))]
 pub(super) async fn purge(
     State(api): State<Arc<Api>>,
+    operator: Operator,
     JsonBody(wanted): JsonBody<Wanted>,
 ) -> Result<Json<Purged>, Problem> {
     let selector = wanted.selector(&api.map_url)?;
@@ -66,11 +70,25 @@ pub(super) async fn purge(
             count = purged.count,
             "An operator purged."
         );
+        let event = event(&selector, kind, purged.count);
+        let detail = event.to_string();
+        api.events.add(Kind::Purge, event);
+        audit::note(&api, operator, "purge", detail).await;
     }
     Ok(Json(Purged {
         count: purged.count,
         sample: purged.sample,
     }))
+}
+
+fn event(selector: &Selector, kind: PurgeKind, count: u64) -> Value {
+    let (name, value) = match selector {
+        Selector::Url(url) => ("url", url),
+        Selector::Prefix(prefix) => ("prefix", prefix),
+        Selector::Host(host) => ("host", host),
+        Selector::Tag(tag) => ("tag", tag),
+    };
+    json!({ name: value, "soft": kind == PurgeKind::Soft, "count": count })
 }
 
 impl Wanted {

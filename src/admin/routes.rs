@@ -13,9 +13,9 @@ use utoipa::{
 };
 
 use super::{
-    Api, entries, health, mode, overview,
+    Api, audit, entries, event_stream, health, mode, operations, overview,
     problem::{Kind, Problem},
-    purge, upstreams,
+    purge, queue, queue_changes, queue_transfer, upstreams,
 };
 
 macro_rules! routes {
@@ -55,6 +55,21 @@ routes! {
     get "/api/v1/upstreams" => upstreams::list;
     put "/api/v1/upstreams/{name}/override" => upstreams::set;
     delete "/api/v1/upstreams/{name}/override" => upstreams::unset;
+    get "/api/v1/queue/items" => queue::list;
+    get "/api/v1/queue/items/{id}" => queue::show;
+    post "/api/v1/queue/items/{id}/retry" => queue_changes::retry;
+    post "/api/v1/queue/items/{id}/drop" => queue_changes::drop_item;
+    post "/api/v1/queue/items/{id}/edit" => queue_changes::edit;
+    post "/api/v1/queue/items/{id}/resolve" => queue_changes::resolve;
+    get "/api/v1/queue/lanes" => queue::lanes;
+    post "/api/v1/queue/redrive" => operations::redrive;
+    get "/api/v1/operations/{id}" => operations::show;
+    post "/api/v1/queue/pause" => queue_changes::hold;
+    post "/api/v1/queue/resume" => queue_changes::resume;
+    get "/api/v1/queue/export" => queue_transfer::export;
+    post "/api/v1/queue/import" => queue_transfer::import;
+    get "/api/v1/events" => event_stream::watch;
+    get "/api/v1/audit" => audit::list;
 }
 
 struct BearerToken;

@@ -3,9 +3,9 @@
 //! Bounds: connections at once, time for a head (also the keep-alive idle time), time without progress of a client that
 //! does not read, time for the graceful end. axum's own `serve` has none of these.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::{Api, stall::StallLimit};
+use super::{Api, events, operator::Peer, stall::StallLimit};
 
 const MAX_CONNECTIONS: usize = 256;
 const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -29,12 +29,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the admin API until `shutdown`, then lets answers that are under way end, each for at most 5 s. Connections
 /// beyond 256 wait in the listener's backlog.
-pub async fn serve(
-    listener: TcpListener,
-    api: Api,
-    tasks: TaskTracker,
-    shutdown: CancellationToken,
-) {
+pub async fn serve(listener: TcpListener, api: Api) {
+    let (tasks, shutdown) = (api.tasks.clone(), api.shutdown.clone());
+    tasks.spawn(events::collect(
+        Arc::clone(&api.events),
+        api.upstreams.transitions(),
+        api.queue.subscribe(),
+        shutdown.clone(),
+    ));
     serve_router(listener, api.router(), tasks, shutdown).await;
 }
 
@@ -47,18 +49,19 @@ async fn serve_router(
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // Both branches are cancel-safe: a connection that was not accepted stays in the backlog.
-        let (stream, place) = tokio::select! {
+        let (stream, peer, place) = tokio::select! {
             () = shutdown.cancelled() => return,
             accepted = accept(&listener, &places) => accepted,
         };
-        tasks.spawn(connection(stream, place, router.clone(), shutdown.clone()));
+        let router = router.clone().layer(Extension(Peer(peer.ip())));
+        tasks.spawn(connection(stream, place, router, shutdown.clone()));
     }
 }
 
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> (TcpStream, OwnedSemaphorePermit) {
+) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
     let place = places
         .clone()
         .acquire_owned()
@@ -66,7 +69,7 @@ async fn accept(
         .expect("the semaphore is never closed");
     loop {
         match listener.accept().await {
-            Ok((stream, _peer)) => return (stream, place),
+            Ok((stream, peer)) => return (stream, peer, place),
             Err(error) => {
                 warn!(%error, "Cannot accept a connection to the admin API.");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -8,10 +8,11 @@ use tracing::info;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    Api,
+    Api, audit,
     entries::limit,
     expiry,
     extract::{JsonBody, Parameters, Segment},
+    operator::Operator,
     problem::{Document, Problem},
     text,
     view::{Event, Page, Upstream, UpstreamOverride},
@@ -77,6 +78,7 @@ pub(super) async fn list(
     responses((status = 200, body = Upstream), (status = 404, body = Document)))]
 pub(super) async fn set(
     State(api): State<Arc<Api>>,
+    operator: Operator,
     Segment(name): Segment,
     JsonBody(wanted): JsonBody<SetOverride>,
 ) -> Result<Json<Upstream>, Problem> {
@@ -89,7 +91,7 @@ pub(super) async fn set(
         until: expiry::until(wanted.duration.as_deref(), wanted.until.as_deref(), now)?,
         reason: expiry::reason(wanted.reason)?,
     };
-    change(&api, &name, Some(new))
+    change(&api, operator, &name, Some(new)).await
 }
 
 /// Takes the override back: what is measured counts again.
@@ -98,13 +100,15 @@ pub(super) async fn set(
     responses((status = 200, body = Upstream), (status = 404, body = Document)))]
 pub(super) async fn unset(
     State(api): State<Arc<Api>>,
+    operator: Operator,
     Segment(name): Segment,
 ) -> Result<Json<Upstream>, Problem> {
-    change(&api, &name, None)
+    change(&api, operator, &name, None).await
 }
 
-fn change(
+async fn change(
     api: &Api,
+    operator: Operator,
     name: &str,
     new: Option<ConnectivityOverride>,
 ) -> Result<Json<Upstream>, Problem> {
@@ -120,6 +124,9 @@ fn change(
         reason,
         "An operator set an upstream's connectivity."
     );
+    let reason = reason.map_or_else(String::new, |reason| format!("; {reason}"));
+    let detail = format!("{name} {word}{reason}");
+    audit::note(api, operator, "override", detail).await;
     let status = api
         .upstreams
         .status()

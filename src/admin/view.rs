@@ -1,5 +1,7 @@
 //! What the API says, as types: handlers write them, the command line reads them, OpenAPI describes them.
 
+pub mod queue;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +46,8 @@ pub struct Status {
     pub upstreams: Vec<Connectivity>,
     /// What is stored.
     pub cache: Cache,
+    /// Writes that wait for their origins.
+    pub queue: queue::Queue,
     /// Storing on disk.
     pub storage: Storage,
     /// Where the configuration came from.
