@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{Method, StatusCode, Url, redirect};
+use reqwest::{Method, StatusCode, Url, header::CONTENT_TYPE, redirect};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -27,6 +27,9 @@ const LARGEST_PAGE: usize = 1_000;
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 // A page of 1,000 entries with long URLs is below 10 MiB.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
+// An export takes as long as it takes, as long as something comes.
+const TRANSFER_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+const PIECE_TIME: Duration = Duration::from_secs(60);
 
 /// The part of `gateway.json` that is read here.
 #[derive(Debug, Deserialize)]
@@ -128,6 +131,48 @@ impl Client {
         self.ask(method, self.api(path), body).await
     }
 
+    /// The body of a GET, piece by piece.
+    pub(super) async fn download(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+        mut take: impl FnMut(&[u8]) -> Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
+        let mut url = self.api(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let failed = |source| unreachable_gateway(&self.base, source);
+        let request = self.authorized(self.http.get(url))?.timeout(TRANSFER_TIME);
+        let mut response = request.send().await.map_err(failed)?;
+        if !response.status().is_success() {
+            let (status, body) = (response.status(), self.whole(response).await?);
+            return self.answered(status, &body).map(drop);
+        }
+        loop {
+            let piece = tokio::time::timeout(PIECE_TIME, response.chunk()).await;
+            let piece = piece.map_err(|_| self.foreign("nothing comes any more"))?;
+            match piece.map_err(failed)? {
+                Some(piece) => take(&piece)?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// A POST of lines of JSON.
+    pub(super) async fn upload(
+        &self,
+        path: &[&str],
+        lines: Vec<u8>,
+    ) -> Result<Value, CommandError> {
+        let request = self.http.post(self.api(path)).timeout(PIECE_TIME);
+        let request = request
+            .header(CONTENT_TYPE, "application/x-ndjson")
+            .body(lines);
+        let (status, body) = self.send(self.authorized(request)?).await?;
+        self.answered(status, &body)
+    }
+
     /// What a probe says, without a token: the status, and the body if it is JSON.
     pub(super) async fn probe(&self, path: &str) -> Result<(StatusCode, Value), CommandError> {
         let mut url = self.base.clone();
@@ -143,20 +188,32 @@ impl Client {
         url: Url,
         body: Option<&Value>,
     ) -> Result<Value, CommandError> {
-        let Ok(token) = &self.token else {
-            return Err(CommandError::NoToken {
-                url: self.base.to_string(),
-            });
-        };
-        let mut request = self.http.request(method, url).bearer_auth(token);
+        let mut request = self.authorized(self.http.request(method, url))?;
         if let Some(body) = body {
             request = request.json(body);
         }
         let (status, body) = self.send(request).await?;
-        if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|error| self.foreign(error));
+        self.answered(status, &body)
+    }
+
+    fn authorized(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::RequestBuilder, CommandError> {
+        match &self.token {
+            Ok(token) => Ok(request.bearer_auth(token)),
+            Err(_) => Err(CommandError::NoToken {
+                url: self.base.to_string(),
+            }),
         }
-        match serde_json::from_slice::<ProblemDocument>(&body) {
+    }
+
+    /// The answer, or the problem it is.
+    fn answered(&self, status: StatusCode, body: &[u8]) -> Result<Value, CommandError> {
+        if status.is_success() {
+            return serde_json::from_slice(body).map_err(|error| self.foreign(error));
+        }
+        match serde_json::from_slice::<ProblemDocument>(body) {
             Ok(problem) => Err(CommandError::Problem {
                 problem: Box::new(problem),
             }),
@@ -169,7 +226,12 @@ impl Client {
         request: reqwest::RequestBuilder,
     ) -> Result<(StatusCode, Vec<u8>), CommandError> {
         let failed = |source| unreachable_gateway(&self.base, source);
-        let mut response = request.send().await.map_err(failed)?;
+        let response = request.send().await.map_err(failed)?;
+        Ok((response.status(), self.whole(response).await?))
+    }
+
+    async fn whole(&self, mut response: reqwest::Response) -> Result<Vec<u8>, CommandError> {
+        let failed = |source| unreachable_gateway(&self.base, source);
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if body.len() + chunk.len() > MAX_ANSWER_BYTES {
@@ -177,7 +239,7 @@ impl Client {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok((response.status(), body))
+        Ok(body)
     }
 
     fn api(&self, path: &[&str]) -> Url {

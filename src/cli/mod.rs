@@ -13,6 +13,9 @@ mod confirm;
 mod health;
 mod human;
 mod output;
+mod queue;
+mod queue_changes;
+mod queue_transfer;
 mod run;
 mod status;
 mod table;
@@ -67,6 +70,9 @@ pub enum Command {
     /// List, show and purge stored responses
     #[command(subcommand)]
     Cache(cache::CacheCommand),
+    /// See the writes that wait for their origins, and see to those that need it
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
     /// List upstreams, or say that one is online or offline
     #[command(subcommand)]
     Upstream(upstream::UpstreamCommand),
@@ -208,6 +214,17 @@ pub enum CommandError {
     /// It has been said already why.
     #[error("not done")]
     Told(Exit),
+    /// A file that was named cannot be used.
+    #[error("cannot {attempt} {}", path.display())]
+    File {
+        /// What was attempted.
+        attempt: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
     /// Standard output took nothing more.
     #[error("cannot write the answer")]
     Output(#[source] std::io::Error),
@@ -233,6 +250,7 @@ impl Command {
             Command::Config(command) => command.execute(),
             Command::Status(reading) => status::show(&reading).await,
             Command::Cache(command) => command.execute().await,
+            Command::Queue(command) => command.execute().await,
             Command::Upstream(command) => command.execute().await,
             Command::Healthcheck(check) => check.execute().await,
             Command::Completions { shell } => completions(shell),
@@ -316,6 +334,7 @@ impl CommandError {
         match self {
             CommandError::Told(exit) => *exit,
             CommandError::Address { .. }
+            | CommandError::File { .. }
             | CommandError::NoToken { .. }
             | CommandError::Config(_) => Exit::Usage,
             CommandError::NoGateway { .. } | CommandError::Unreachable { .. } => Exit::Unreachable,
@@ -382,6 +401,11 @@ mod tests {
             "cache",
             "cache purge",
             "upstream offline",
+            "queue",
+            "queue drop",
+            "queue retry",
+            "queue edit",
+            "queue retry 1 --state dead",
             "nothing",
         ] {
             let words = ["hardtack"].into_iter().chain(wrong.split_whitespace());

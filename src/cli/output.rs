@@ -55,7 +55,7 @@ impl Paint {
         Self(io::stdout().is_terminal() && !unwanted)
     }
 
-    #[cfg(test)]
+    /// No colours: for standard error, and for tests.
     pub(super) const fn none() -> Self {
         Self(false)
     }

@@ -6,7 +6,7 @@ use super::{
     human,
     output::{Colour, Paint, harmless, print, print_json},
 };
-use crate::admin::view::{Connectivity, Modes, Status, TierUse};
+use crate::admin::view::{Connectivity, Modes, Status, TierUse, queue::Queue};
 
 pub(super) async fn show(reading: &Reading) -> Result<(), CommandError> {
     let client = Client::find(&reading.gateway)?;
@@ -36,6 +36,7 @@ fn render(status: &Status, paint: Paint) -> String {
         ("memory", tier(&status.cache.memory)),
         ("disk", disk(status)),
         ("answers", answers(status)),
+        ("queue", queue(&status.queue)),
         ("data", status.storage.dir.clone()),
         (
             "config",
@@ -103,6 +104,42 @@ fn answers(status: &Status) -> String {
     shares.collect::<Vec<_>>().join(", ")
 }
 
+/// `3 writes (2 waiting, 1 parked), 4.0 KiB of 1.0 GiB, oldest 5m; paused`.
+fn queue(queue: &Queue) -> String {
+    let total: u64 = queue.items.values().sum();
+    let mut text = human::count(total, "write");
+    let states = queue.items.iter().filter(|(_, count)| **count > 0);
+    let states: Vec<_> = states
+        .map(|(state, count)| format!("{count} {state}"))
+        .collect();
+    if !states.is_empty() {
+        text.push_str(&format!(" ({})", states.join(", ")));
+    }
+    let (bytes, capacity) = (human::size(queue.bytes), human::size(queue.capacity_bytes));
+    text.push_str(&format!(", {bytes} of {capacity}"));
+    if let Some(age_secs) = queue.oldest_age_secs {
+        text.push_str(&format!(", oldest {}", human::duration(age_secs)));
+    }
+    for pause in &queue.pauses {
+        let place = pause.origin.as_ref().map(|origin| format!(" to {origin}"));
+        text.push_str(&format!("; paused{}", place.unwrap_or_default()));
+    }
+    let captive = queue
+        .origins
+        .iter()
+        .filter(|origin| origin.phase == "captive");
+    for origin in captive {
+        text.push_str(&format!("; something else answers for {}", origin.origin));
+    }
+    if queue.damaged > 0 {
+        text.push_str(&format!(
+            "; {} damaged",
+            human::count(queue.damaged, "record")
+        ));
+    }
+    text
+}
+
 fn upstream_line(upstream: &Connectivity, paint: Paint) -> String {
     let colour = match upstream.connectivity.as_str() {
         "connected" => Colour::Good,
@@ -151,6 +188,13 @@ mod tests {
                 "disk": {"entries": 12, "bytes": 3_145_728, "capacity_bytes": 10_737_418_240_u64},
                 "requests": {"hit": 3, "miss": 1},
             },
+            "queue": {
+                "items": {"queued": 0, "waiting": 2, "parked": 1}, "bytes": 4_096,
+                "capacity_items": 100_000, "capacity_bytes": 1_073_741_824_u64, "oldest_age_secs": 300,
+                "pauses": [{"origin": "catalog", "since": "2025-11-21T11:00:00Z", "reason": null}],
+                "origins": [{"origin": "catalog", "phase": "captive", "since": "2025-11-21T11:00:00Z", "remark": null}],
+                "damaged": 1,
+            },
             "storage": {"dir": "/data", "suspended": true},
             "config": {"file": null},
             "authentication_failures": 2,
@@ -162,6 +206,7 @@ hardtack 0.1.0, ready, degraded: upstream-disconnected, up 2h 5m
   memory    1 stored response, 1.5 KiB of 256 MiB
   disk      12 stored responses, 3.0 MiB of 10.0 GiB; storing is suspended
   answers   hit 3 (75 %), miss 1 (25 %)
+  queue     3 writes (1 parked, 2 waiting), 4.0 KiB of 1.0 GiB, oldest 5m; paused to catalog; something else answers for catalog; 1 record damaged
   data      /data
   config    no file
   refused   2 requests to the admin API without a valid token
