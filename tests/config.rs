@@ -328,7 +328,14 @@ fn mistakes_are_pointed_at() {
             "[storage]\nmax_head = \"1KiB\"",
             &["that name is `limits.max_head`"],
         ),
-        ("[queue]", &["unknown option `queue`", "later version"]),
+        (
+            "[queue]\nmax_item = \"2GiB\"",
+            &["`queue.max_item`", "would not fit into `queue.max_bytes`"],
+        ),
+        (
+            "[queue]\nkey_file = \"/nowhere/queue.key\"",
+            &["`queue.key_file`", "not a file of keys"],
+        ),
         (
             "[cache]\nset_cookie = \"sotre\"",
             &["`cache.set_cookie`", "did you mean \"store\"?"],
@@ -342,8 +349,16 @@ fn mistakes_are_pointed_at() {
             &["`invalidates` without `upstream`"],
         ),
         (
-            "[[routes]]\nname = \"a\"\nwrite = {}",
-            &["`routes.0.write`", "later version"],
+            "[[routes]]\nname = \"a\"\nwrite = { mode = \"on-failure\", order_by = \"header\" }",
+            &["`routes.0.write.order_by`", "header:NAME"],
+        ),
+        (
+            "[[routes]]\nname = \"a\"\nwrite = { mode = \"allways\" }",
+            &["did you mean \"always\"?"],
+        ),
+        (
+            "[[routes]]\nname = \"a\"\nwrite = { response = { headers = [\"x\"] } }",
+            &["`routes.0.write.response.headers.0`", "no `:` in it"],
         ),
         (
             "[forward]\nenabled = \"no\"",

@@ -81,7 +81,10 @@ impl From<ForwardError> for Failed {
     fn from(error: ForwardError) -> Self {
         if matches!(error, ForwardError::Content { .. }) {
             // Its causes name a file of ours.
-            return Self::internal();
+            return Self {
+                is_never_sent: error.never_sent(),
+                ..Self::internal()
+            };
         }
         let is_never_sent = error.never_sent();
         let kind = match &error {

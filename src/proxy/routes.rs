@@ -162,6 +162,7 @@ mod tests {
                 cache: Settings::default(),
                 preserve_host: false,
                 invalidates: Vec::new(),
+                write: crate::queue::WriteSettings::default(),
             };
             assert_eq!(
                 names_literally(&route, scheme, authority),
