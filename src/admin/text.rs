@@ -101,7 +101,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{parse_duration, parse_rfc3339, rfc3339};
-    use crate::policy::{Timestamp, civil_from_days};
+    use crate::policy::Timestamp;
 
     #[test]
     fn times_are_written_in_rfc_3339() {

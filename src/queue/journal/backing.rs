@@ -74,8 +74,11 @@ impl Backing {
         }
     }
 
-    /// Whether writing has a prospect of success: a little is written, synced and removed.
-    pub(super) fn is_writable(&self) -> bool {
+    /// Tries whether writing has a prospect of success: a little is written, synced and removed.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub(super) fn probe(&self) -> io::Result<()> {
         match self {
             Self::Directory(dir) => {
                 let probe = dir.join("queue.probe");
@@ -84,10 +87,10 @@ impl Backing {
                     file.sync_all()
                 });
                 let removed = fs::remove_file(&probe);
-                written.and(removed).is_ok()
+                written.and(removed)
             }
             #[cfg(test)]
-            Self::Faulty(_, storage) => storage.is_writable(),
+            Self::Faulty(_, storage) => storage.check(),
         }
     }
 

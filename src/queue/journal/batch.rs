@@ -43,6 +43,8 @@ pub(super) struct Batch {
     pub(super) appends: Vec<Prepared>,
     /// Writes whose clients were told that they were not taken, which an earlier transaction may have left.
     pub(super) unconfirmed: Vec<ItemId>,
+    /// As there are before it.
+    pub(super) receipts: Receipts,
 }
 
 /// How long receipts are kept.
@@ -51,6 +53,13 @@ pub(super) struct ReceiptLimits {
     pub(super) items: u64,
     pub(super) answer_bytes: u64,
     pub(super) ttl: std::time::Duration,
+}
+
+impl ReceiptLimits {
+    /// Whether there are more than there may be.
+    pub(super) const fn is_exceeded(&self, receipts: Receipts) -> bool {
+        receipts.items > self.items || receipts.answer_bytes > self.answer_bytes
+    }
 }
 
 /// What there is of receipts.
@@ -63,7 +72,7 @@ pub(super) struct Receipts {
 /// What a batch came to, in order.
 #[derive(Debug, Default)]
 pub(super) struct Written {
-    pub(super) appended: Vec<Outcome>,
+    pub(super) appended: Vec<Appending>,
     /// Spool files that no record names any more.
     pub(super) files: Vec<String>,
     pub(super) receipts: Receipts,
@@ -72,7 +81,7 @@ pub(super) struct Written {
 
 /// What came of one append.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum Appending {
     New,
     Known(Item),
     Mismatch(Item),
@@ -110,6 +119,19 @@ impl Append {
             body,
             reply: self.reply,
         })
+    }
+}
+
+impl Transition {
+    /// Leaves the file of a new body, which a record names.
+    pub(super) fn keep_body(&mut self) {
+        if let Change::Replace {
+            body: Some(body), ..
+        }
+        | Change::Import { body, .. } = &mut self.change
+        {
+            body.keep();
+        }
     }
 }
 
@@ -156,6 +178,16 @@ impl Batch {
         self.transitions.is_empty() && self.appends.is_empty() && self.unconfirmed.is_empty()
     }
 
+    /// Tells everyone who waits for an append that there is none. What a failed commit may have left of them is to be removed.
+    pub(super) fn refuse(&mut self, reason: Unavailable, unconfirmed: &mut Vec<(ItemId, NewBody)>) {
+        for append in self.appends.drain(..) {
+            self.unconfirmed.push(append.item.id);
+            unconfirmed.push((append.item.id, append.body));
+            // Whoever waits may be gone.
+            let _ = append.reply.send(Err(AppendError::Unavailable(reason)));
+        }
+    }
+
     /// Writes everything, in order. Running it again after a failure comes to the same.
     pub(super) fn apply(
         &mut self,
@@ -175,6 +207,8 @@ impl Batch {
             }
         }
         for append in &mut self.appends {
+            // Of an earlier try, whose commit failed and may be there all the same.
+            tables.remove(append.item.id)?;
             let outcome = append.apply(tables, now)?;
             written.appended.push(outcome);
         }
@@ -183,16 +217,16 @@ impl Batch {
 }
 
 impl Prepared {
-    fn apply(&mut self, tables: &mut Tables<'_>, now: Timestamp) -> Result<Outcome, DiskError> {
+    fn apply(&mut self, tables: &mut Tables<'_>, now: Timestamp) -> Result<Appending, DiskError> {
         if let Some(key) = self.key {
             match tables.key(key)? {
                 Sound::Missing => {}
-                Sound::Damaged => return Ok(Outcome::Damaged),
+                Sound::Damaged => return Ok(Appending::Damaged),
                 Sound::Is(row) => match tables.item(row.id)? {
                     Some(known) if row.body_sha256 == self.item.body_sha256 => {
-                        return Ok(Outcome::Known(known));
+                        return Ok(Appending::Known(known));
                     }
-                    Some(known) => return Ok(Outcome::Mismatch(known)),
+                    Some(known) => return Ok(Appending::Mismatch(known)),
                     None => {}
                 },
             }
@@ -203,7 +237,7 @@ impl Prepared {
         self.item.seq = tables.counters.seq;
         tables.put_content(&self.item, &self.content, self.key)?;
         tables.put_item(&self.item, now)?;
-        Ok(Outcome::New)
+        Ok(Appending::New)
     }
 }
 
@@ -224,13 +258,6 @@ fn apply_change(
             item.ended_at.get_or_insert(now);
             let ended = tables.end(item, answer.as_ref(), now)?;
             written.files.extend(ended.file);
-            match ended.replaced_answer_bytes {
-                Some(bytes) => {
-                    written.receipts.answer_bytes -= bytes.min(written.receipts.answer_bytes)
-                }
-                None => written.receipts.items += 1,
-            }
-            written.receipts.answer_bytes += ended.answer_bytes;
         }
         Change::Replace { item, fields, body } => {
             let before = match tables.content(item.id)? {
@@ -246,11 +273,14 @@ fn apply_change(
                 (None, None) => return Ok(()),
             };
             if let Some(content) = seal(item.id, fields.clone(), stored) {
+                let new_file = file_of(&content);
                 tables.put_content(item, &content, key)?;
                 tables.put_item(item, now)?;
-                if body.is_some() {
-                    written.files.extend(before.as_ref().and_then(file_of));
-                }
+                let file = before.as_ref().and_then(file_of);
+                // The same one where the body stays, or where this was written before.
+                written
+                    .files
+                    .extend(file.filter(|file| new_file.as_ref() != Some(file)));
             }
         }
         Change::Import { item, fields, body } => {
@@ -266,7 +296,6 @@ fn apply_change(
         }
         Change::Remove(id) => {
             if let Some(left) = tables.remove(*id)? {
-                written.forget_receipt(left.answer_bytes, left.was_ended);
                 written.files.extend(left.file);
             }
         }
@@ -287,27 +316,19 @@ impl Written {
         while self.swept < SWEPT_MAX
             && let Some((at, id)) = tables.first_ended()?
         {
-            let is_too_many = self.receipts.items > limits.items
-                || self.receipts.answer_bytes > limits.answer_bytes;
-            if !is_too_many && at.plus(limits.ttl) > now {
+            let receipts = tables.receipts()?;
+            if !limits.is_exceeded(receipts) && at.plus(limits.ttl) > now {
                 break;
             }
             let left = tables.remove_ended(at, id)?;
-            self.forget_receipt(left.answer_bytes, true);
             self.files.extend(left.file);
             self.swept += 1;
         }
         Ok(())
     }
-
-    fn forget_receipt(&mut self, answer_bytes: u64, was_ended: bool) {
-        let receipts = &mut self.receipts;
-        receipts.items -= u64::from(was_ended).min(receipts.items);
-        receipts.answer_bytes -= answer_bytes.min(receipts.answer_bytes);
-    }
 }
 
-impl Outcome {
+impl Appending {
     /// What the client's request is told.
     pub(super) fn answer(self, item: Item) -> Result<Appended, AppendError> {
         match self {

@@ -99,10 +99,11 @@ impl Disk {
         now: Timestamp,
     ) -> Result<Option<Salvaged>, DiskError> {
         let recovery = error.recovery();
-        if recovery == Recovery::None || !self.backing.is_writable() {
-            // The handle still reads. Opening writes, so a closed one might stay closed.
+        if recovery == Recovery::None {
             return Err(DiskError::Closed);
         }
+        // The handle still reads. Opening writes, so a closed one might stay closed.
+        self.backing.probe().map_err(DiskError::File)?;
         if recovery == Recovery::Reopen {
             let mut guard = self.lock();
             // Closed before it is opened again: redb locks the file.

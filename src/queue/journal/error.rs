@@ -173,10 +173,7 @@ impl DiskError {
 
 impl From<DiskError> for JournalError {
     fn from(error: DiskError) -> Self {
-        match error {
-            DiskError::Closed => Self::Closed,
-            error => Self::Unavailable(error.into_io()),
-        }
+        Self::Unavailable(error.into_io())
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
         CONTENTS, Counters, ENDED, EndedRow, ITEMS, ItemRow, META, ended_key, meta, name,
         parse_ended_key,
     },
-    transaction::{Sound, file_of, read_meta},
+    transaction::{Sound, check_format, file_of, read_meta},
     writer::BATCH_MAX,
 };
 use crate::policy::Timestamp;
@@ -65,6 +65,7 @@ impl Inner {
     ) -> Result<(), DiskError> {
         {
             let meta = transaction.open_table(META)?;
+            check_format(read_meta(&meta, meta::FORMAT)?)?;
             loaded.counters = read_meta(&meta, meta::COUNTERS)?
                 .ok_or(DiskError::Damaged("its running numbers are lost"))?;
             loaded.pauses = self.read_pauses(&meta)?;
@@ -205,7 +206,14 @@ impl Inner {
                 }
                 Ok(())
             })?;
-            loaded.receipts.items += unlisted.len() as u64;
+        }
+        loaded.receipts.items += unlisted.len() as u64;
+        loaded.receipts.items -= (dangling.len() as u64).min(loaded.receipts.items);
+        if loaded.receipts.answer_bytes != loaded.counters.answer_bytes {
+            self.disk.transact(|tables| {
+                tables.counters.answer_bytes = loaded.receipts.answer_bytes;
+                Ok(())
+            })?;
         }
         loaded.changed = Vec::new();
         self.sweep_spool(&std::mem::take(&mut loaded.spooled))
@@ -250,7 +258,7 @@ impl Inner {
         if receipts.items == 0 {
             return Ok(false);
         }
-        if receipts.items > limits.items || receipts.answer_bytes > limits.answer_bytes {
+        if limits.is_exceeded(receipts) {
             return Ok(true);
         }
         self.disk.read(|transaction| {

@@ -94,6 +94,7 @@ mod tests {
             last_id: Some(crate::queue::ItemId::from_bytes([255; 16])),
             audit: u64::MAX,
             removed: u64::MAX,
+            answer_bytes: u64::MAX,
         };
         marker.note(&counters).unwrap();
         assert_eq!(Marker::open(dir.path()).unwrap().1, Marked::Until(counters));

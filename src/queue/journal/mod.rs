@@ -311,7 +311,7 @@ impl Journal {
     /// When it cannot be made, or when the disk is full.
     pub(super) async fn spool(&self) -> io::Result<SpoolFile> {
         let inner = self.inner.clone();
-        let created = spawn_blocking(move || match inner.space.is_low() {
+        let created = spawn_blocking(move || match inner.space.check() {
             true => Err(io::ErrorKind::StorageFull.into()),
             false => inner.spool.create(),
         });

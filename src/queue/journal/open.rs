@@ -125,10 +125,12 @@ impl Inner {
         };
         let mut loaded = inner
             .load_or_salvage(marked)
-            .and_then(|mut loaded| inner.settle(&mut loaded).map(|()| loaded))
+            .and_then(|mut loaded| {
+                inner.disk.note(&loaded.counters);
+                inner.settle(&mut loaded).map(|()| loaded)
+            })
             .map_err(|error| open_error(&inner.disk.backing, error))?;
         inner.set_pauses(std::mem::take(&mut loaded.pauses));
-        inner.disk.note(&loaded.counters);
         inner.space.check();
         Ok((inner, loaded))
     }
@@ -206,6 +208,7 @@ impl Opening<'_> {
                 tables.counters = Counters {
                     revision: before.revision.saturating_add(1),
                     removed: before.seq,
+                    answer_bytes: 0,
                     ..before
                 };
             }

@@ -246,6 +246,7 @@ impl Salvage<'_> {
             counters.seq = counters.seq.max(from.seq).max(kept);
             counters.last_id = last_id.max(from.last_id);
             counters.audit = counters.audit.max(from.audit);
+            counters.answer_bytes = from.answer_bytes;
             counters.removed = counters.seq - kept;
             Ok(kept)
         })?;

@@ -98,6 +98,8 @@ pub(super) struct Counters {
     pub(super) audit: u64,
     /// Writes that were removed for good: `seq` less this is how many records there should be.
     pub(super) removed: u64,
+    /// Bytes of all answers.
+    pub(super) answer_bytes: u64,
 }
 
 /// The key of a row of `ended`: earlier ends first.

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     super::item::{Answer, Content, Item, ItemId, StoredBody},
+    batch::Receipts,
     change::{AuditEntry, KeyHash, Pause},
     codec,
     damage::Damage,
@@ -40,9 +41,6 @@ pub(super) struct Tables<'t> {
 /// What a removed or ended write leaves behind.
 #[derive(Debug, Default)]
 pub(super) struct Leftovers {
-    /// Whether its receipt was all there was.
-    pub(super) was_ended: bool,
-    pub(super) answer_bytes: u64,
     /// Its spool file, to be removed after the commit.
     pub(super) file: Option<String>,
 }
@@ -165,7 +163,7 @@ impl<'t> Tables<'t> {
         item: &Item,
         answer: Option<&Answer>,
         now: Timestamp,
-    ) -> Result<Ended, DiskError> {
+    ) -> Result<Leftovers, DiskError> {
         let id = item.id;
         let replaced = self.forget_end(id)?;
         let (file, key) = self.remove_content(id)?;
@@ -181,12 +179,9 @@ impl<'t> Tables<'t> {
         let ended_key = ended_key(item.ended_at.unwrap_or(now), id);
         let record = codec::encode(name::ENDED, &ended_key, &row);
         self.ended.insert(&ended_key, record.as_slice())?;
+        self.counters.answer_bytes = self.counters.answer_bytes.saturating_add(row.answer_bytes);
         self.put_item(item, now)?;
-        Ok(Ended {
-            file,
-            answer_bytes: row.answer_bytes,
-            replaced_answer_bytes: replaced.map(|row| row.answer_bytes),
-        })
+        Ok(Leftovers { file })
     }
 
     /// Keeps what the origin answered.
@@ -210,11 +205,7 @@ impl<'t> Tables<'t> {
             return Ok(None);
         }
         self.counters.removed += 1;
-        Ok(Some(Leftovers {
-            was_ended: ended.is_some(),
-            answer_bytes: ended.map_or(0, |row| row.answer_bytes),
-            file,
-        }))
+        Ok(Some(Leftovers { file }))
     }
 
     /// Removes a write by its row of `ended`, whatever the rest of it says.
@@ -240,6 +231,14 @@ impl<'t> Tables<'t> {
         let record = codec::encode(name::ENDED, &key, &EndedRow::default());
         self.ended.insert(&key, record.as_slice())?;
         self.put_item(&item, now)
+    }
+
+    /// What there is of receipts.
+    pub(super) fn receipts(&self) -> Result<Receipts, DiskError> {
+        Ok(Receipts {
+            items: self.ended.len()?,
+            answer_bytes: self.counters.answer_bytes,
+        })
     }
 
     /// The write that ended first, and when.
@@ -293,11 +292,14 @@ impl<'t> Tables<'t> {
         let key = ended_key(at, id);
         let row = self.ended.remove(&key)?;
         let row = row.as_ref().map(|row| row.value());
-        Ok(match codec_row(self.damage, name::ENDED, &key, row) {
-            Sound::Is(row) => Some(row),
-            Sound::Damaged => Some(EndedRow::default()),
-            Sound::Missing => None,
-        })
+        let row: EndedRow = match codec_row(self.damage, name::ENDED, &key, row) {
+            Sound::Is(row) => row,
+            Sound::Damaged => EndedRow::default(),
+            Sound::Missing => return Ok(None),
+        };
+        let counters = &mut self.counters;
+        counters.answer_bytes = counters.answer_bytes.saturating_sub(row.answer_bytes);
+        Ok(Some(row))
     }
 
     fn decode<T: DeserializeOwned>(
@@ -308,16 +310,6 @@ impl<'t> Tables<'t> {
     ) -> Sound<T> {
         codec_row(self.damage, table, key, row)
     }
-}
-
-/// What became of the rows of a write that ended.
-#[derive(Debug)]
-pub(super) struct Ended {
-    /// Its spool file, to be removed after the commit.
-    pub(super) file: Option<String>,
-    pub(super) answer_bytes: u64,
-    /// Of the end that was recorded before, if it is the second one.
-    pub(super) replaced_answer_bytes: Option<u64>,
 }
 
 /// A record, if it is what was written.

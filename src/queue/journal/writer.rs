@@ -22,8 +22,9 @@ use tokio::{
 };
 
 use super::{
+    super::item::ItemId,
     INLINE_BODY_MAX_BYTES, Inner,
-    batch::{Append, Batch, Prepared, Receipts, SWEPT_MAX, Transition, Written},
+    batch::{Append, Appending, Batch, Prepared, Receipts, SWEPT_MAX, Transition, Written},
     change::{Change, NewBody},
     error::{AppendError, DiskError, JournalError, Unavailable},
     ids::Ids,
@@ -53,7 +54,7 @@ pub(super) struct Writer {
     kept: Vec<Transition>,
     retry: Option<Retry>,
     sweep_at: Instant,
-    is_closing: bool,
+    ending: Ending,
 }
 
 /// What goes into the blocking piece, and comes back from it.
@@ -61,7 +62,17 @@ pub(super) struct State {
     pub(super) ids: Ids,
     pub(super) receipts: Receipts,
     /// Refused appends that a failed commit may have left, with the files of their bodies.
-    pub(super) unconfirmed: Vec<(super::super::item::ItemId, NewBody)>,
+    pub(super) unconfirmed: Vec<(ItemId, NewBody)>,
+}
+
+/// How far the end is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Not,
+    /// Nothing more is taken.
+    Closing,
+    /// What was kept has been tried once more.
+    Tried,
 }
 
 #[derive(Clone, Copy)]
@@ -101,7 +112,7 @@ impl Writer {
             kept: Vec::new(),
             retry: None,
             sweep_at: Instant::now(),
-            is_closing: false,
+            ending: Ending::Not,
         }
     }
 
@@ -116,7 +127,12 @@ impl Writer {
                 "Changes of queued writes could not be recorded before the end."
             );
         }
-        for transition in kept {
+        for (_, body) in &mut self.state.unconfirmed {
+            // Perhaps a record names it after all. If none does, the next start sweeps it.
+            body.keep();
+        }
+        for mut transition in kept {
+            transition.keep_body();
             // Whoever waits may be gone.
             let _ = transition.reply.send(Err(JournalError::Closed));
         }
@@ -132,17 +148,18 @@ impl Writer {
         loop {
             let due = self.retry.map_or(self.sweep_at, |retry| retry.at);
             let is_failing = self.retry.is_some_and(|retry| retry.at > Instant::now());
+            let is_closing = self.ending != Ending::Not;
             // Every branch loses nothing when dropped: what was received is kept in `taken`.
             tokio::select! {
                 biased;
-                () = self.inner.closing.cancelled(), if !self.is_closing => {
-                    self.is_closing = true;
+                () = self.inner.closing.cancelled(), if !is_closing => {
+                    self.ending = Ending::Closing;
                     self.appends.close();
                     self.transitions.close();
                     continue;
                 }
                 Some(transition) = self.transitions.recv(), if self.has_room() => {
-                    if is_failing && !self.is_closing {
+                    if is_failing && !is_closing {
                         self.kept.push(transition);
                         continue;
                     }
@@ -155,10 +172,11 @@ impl Writer {
                     }
                     taken.push(append);
                 }
-                () = sleep_until(due), if !self.is_closing => return Some(taken),
+                () = sleep_until(due), if !is_closing => return Some(taken),
                 else => {
                     // Closing, and nothing waits: what is kept is tried once more, then that is all.
-                    let is_last_try = self.retry.take().is_some() && !self.kept.is_empty();
+                    let is_last_try = self.ending == Ending::Closing && !self.kept.is_empty();
+                    self.ending = Ending::Tried;
                     return is_last_try.then_some(taken);
                 }
             }
@@ -193,7 +211,7 @@ impl Writer {
             state,
             mut kept,
             retry,
-            is_closing,
+            ending,
             ..
         } = self;
         // What was kept comes first: it is older.
@@ -223,7 +241,7 @@ impl Writer {
             kept: outcome.kept,
             retry,
             sweep_at,
-            is_closing,
+            ending,
         }
     }
 }
@@ -240,6 +258,13 @@ fn refuse(append: Append, reason: Unavailable) {
     let _ = append.reply.send(Err(AppendError::Unavailable(reason)));
 }
 
+fn reason_of(error: &DiskError) -> Unavailable {
+    match error.is_no_space() {
+        true => Unavailable::NoSpace,
+        false => Unavailable::Failing,
+    }
+}
+
 impl Inner {
     /// Writes one batch and says so to everyone. Blocks.
     fn write(&self, mut state: State, kept: Vec<Transition>, appends: Vec<Append>) -> Outcome {
@@ -247,9 +272,9 @@ impl Inner {
             transitions: kept,
             appends: self.prepare(&mut state.ids, appends),
             unconfirmed: state.unconfirmed.iter().map(|(id, _)| *id).collect(),
+            receipts: state.receipts,
         };
-        let writing = AssertUnwindSafe(|| self.write_batch(&mut batch, state.receipts));
-        let written = catch_unwind(writing).unwrap_or(Err(DiskError::Panicked));
+        let written = self.write_batch(&mut batch, &mut state.unconfirmed);
         let is_done = written.is_ok();
         let mut swept = 0;
         let kept = match written {
@@ -262,16 +287,9 @@ impl Inner {
                 Vec::new()
             }
             Err(error) => {
-                self.count_error("write");
-                let reason = match error.is_no_space() {
-                    true => Unavailable::NoSpace,
-                    false => Unavailable::Failing,
-                };
                 tracing::error!(%error, "Cannot write to the queue's database.");
-                for append in batch.appends {
-                    let _ = append.reply.send(Err(AppendError::Unavailable(reason)));
-                    state.unconfirmed.push((append.item.id, append.body));
-                }
+                let reason = reason_of(&error);
+                batch.refuse(reason, &mut state.unconfirmed);
                 batch.transitions
             }
         };
@@ -324,41 +342,62 @@ impl Inner {
     }
 
     /// Writes the batch; after a failure the database is opened again and it is written once more.
-    fn write_batch(&self, batch: &mut Batch, receipts: Receipts) -> Result<Written, DiskError> {
-        let error = match self.try_write(batch, receipts) {
+    fn write_batch(
+        &self,
+        batch: &mut Batch,
+        unconfirmed: &mut Vec<(ItemId, NewBody)>,
+    ) -> Result<Written, DiskError> {
+        let error = match self.try_write(batch) {
             Err(error) => error,
             written => return written,
         };
+        self.count_error("write");
         if error.is_no_space() {
-            self.space.check();
-            if batch.transitions.is_empty() || !self.space.give_up_reserve() {
-                // Whatever comes next must first get the handle back.
-                let _ = self.disk.recover(&error, self.clock.now());
-                return Err(error);
-            }
+            // What there is must do for the changes.
+            batch.refuse(Unavailable::NoSpace, unconfirmed);
         }
-        if let Some(salvaged) = self.disk.recover(&error, self.clock.now())? {
-            self.note_salvaged(&salvaged);
-        }
-        self.try_write(batch, receipts)
+        self.recover(&error, !batch.transitions.is_empty())?;
+        self.try_write(batch)
+            .inspect_err(|_| self.count_error("write"))
     }
 
-    fn try_write(&self, batch: &mut Batch, receipts: Receipts) -> Result<Written, DiskError> {
+    /// Gets the database back; for changes that must be recorded, at the cost of the reserve.
+    fn recover(&self, error: &DiskError, is_pressing: bool) -> Result<(), DiskError> {
         let now = self.clock.now();
-        if batch.is_empty() && !self.has_receipts_to_sweep(now, receipts)? {
+        if is_pressing && error.is_no_space() {
+            self.space.give_up_reserve();
+        }
+        let salvaged = match self.disk.recover(error, now) {
+            Err(error) if is_pressing && error.is_no_space() && self.space.give_up_reserve() => {
+                self.disk.recover(&error, now)
+            }
+            recovered => recovered,
+        }?;
+        if let Some(salvaged) = salvaged {
+            self.note_salvaged(&salvaged);
+        }
+        Ok(())
+    }
+
+    fn try_write(&self, batch: &mut Batch) -> Result<Written, DiskError> {
+        let writing = AssertUnwindSafe(|| self.write_once(batch));
+        catch_unwind(writing).unwrap_or(Err(DiskError::Panicked))
+    }
+
+    fn write_once(&self, batch: &mut Batch) -> Result<Written, DiskError> {
+        let now = self.clock.now();
+        if batch.is_empty() && !self.has_receipts_to_sweep(now, batch.receipts)? {
             return Ok(Written {
-                receipts,
+                receipts: batch.receipts,
                 ..Written::default()
             });
         }
         self.disk.transact(|tables| {
-            let mut written = Written {
-                receipts,
-                ..Written::default()
-            };
+            let mut written = Written::default();
             let seal = |id, fields, body| self.seal(id, fields, body);
             batch.apply(tables, &mut written, &seal, now)?;
             written.sweep(tables, &self.limits, now)?;
+            written.receipts = tables.receipts()?;
             Ok(written)
         })
     }
@@ -381,29 +420,26 @@ impl Inner {
             }
         }
         for (append, outcome) in batch.appends.iter().zip(&written.appended) {
-            if matches!(outcome, super::batch::Outcome::New) {
+            if matches!(outcome, Appending::New) {
                 index.add(&append.item);
             }
         }
         drop(index);
-        for mut transition in batch.transitions {
-            match &mut transition.change {
-                Change::Replace {
-                    body: Some(body), ..
-                }
-                | Change::Import { body, .. } => body.keep(),
-                _ => {}
-            }
-            let _ = transition.reply.send(Ok(()));
-        }
         for (mut append, outcome) in batch.appends.into_iter().zip(written.appended) {
-            if matches!(outcome, super::batch::Outcome::New) {
+            if matches!(outcome, Appending::New) {
                 append.body.keep();
             }
+            // Before the answer, so that nobody finds a file that is to go.
+            drop(append.body);
+            // Whoever waits may be gone.
             let _ = append.reply.send(outcome.answer(append.item));
         }
         for file in &written.files {
             self.spool.remove(file);
+        }
+        for mut transition in batch.transitions {
+            transition.keep_body();
+            let _ = transition.reply.send(Ok(()));
         }
     }
 

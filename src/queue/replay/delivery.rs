@@ -151,7 +151,7 @@ impl<O: Outlet> Delivering<O> {
         Ok(())
     }
 
-    async fn send(mut self, outgoing: Outgoing, began_at: Timestamp) -> Finished {
+    async fn send(self, outgoing: Outgoing, began_at: Timestamp) -> Finished {
         let began = Instant::now();
         let Outgoing {
             delivery,

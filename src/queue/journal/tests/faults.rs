@@ -98,6 +98,10 @@ impl FaultyStorage {
         self.shared.check().is_ok()
     }
 
+    pub(in crate::queue::journal) fn check(&self) -> io::Result<()> {
+        self.shared.check()
+    }
+
     pub(in crate::queue) fn bytes(&self) -> u64 {
         self.shared.content().current.len() as u64
     }

@@ -1,8 +1,11 @@
 //! The journal's behaviour through its handle, on real files and on ones that fail.
 
 mod basics;
+mod damage;
+mod failures;
 pub(in crate::queue) mod faults;
 mod receipts;
+mod sealing;
 
 use std::{
     path::{Path, PathBuf},
@@ -15,8 +18,8 @@ use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    AppendError, Appended, AuditEntry, Change, Journal, KeyHash, NewBody, NewWrite, OpenError,
-    Opened, Pause,
+    AppendError, Appended, AuditEntry, Change, Journal, JournalError, KeyHash, NewBody, NewWrite,
+    OpenError, Opened, Pause, Unavailable,
     backing::Backing,
     marker::{Marked, Marker},
     open::open_on,

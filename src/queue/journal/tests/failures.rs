@@ -1,0 +1,223 @@
+//! Disks that are full, syncs that fail, power that is lost.
+
+use super::{
+    faults::{FaultyStorage, Keeps},
+    *,
+};
+use crate::queue::Parked;
+
+async fn open(dir: &Arc<TempDir>, storage: &FaultyStorage) -> Fixture {
+    let backing = Backing::Faulty(dir.path().to_owned(), storage.clone());
+    let config = config(dir.path());
+    Fixture::open(dir.clone(), config, backing).await.unwrap()
+}
+
+async fn faulty() -> (Fixture, FaultyStorage, Arc<TempDir>) {
+    let (storage, dir) = (
+        FaultyStorage::default(),
+        Arc::new(tempfile::tempdir().unwrap()),
+    );
+    (open(&dir, &storage).await, storage, dir)
+}
+
+fn parked(item: &Item) -> Item {
+    Item {
+        state: State::Parked(Parked::Conflict),
+        ..item.clone()
+    }
+}
+
+/// Waits, in virtual time, until the writer has tried again.
+async fn next_try() {
+    tokio::time::sleep(Duration::from_secs(31)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sync_that_fails_once_is_nobodys_loss() {
+    let (fixture, storage, dir) = faulty().await;
+    let first = fixture.append("first").await;
+    for syncs in [1, 2] {
+        storage.fail_syncs(1);
+        let item = fixture.append(format!("{syncs}")).await;
+        storage.fail_syncs(1);
+        let update = Change::Update(parked(&item));
+        fixture.journal.record(update).await.unwrap();
+    }
+    let all = fixture.all().await;
+    assert!(all.iter().map(|item| item.seq).eq(1..=3));
+    assert_eq!(all[0], first);
+    assert!(fixture.errors("write") >= 4);
+    drop(fixture);
+    storage.crash(Keeps::Nothing);
+    let fixture = open(&dir, &storage).await;
+    assert_eq!(fixture.all().await, all);
+    assert_eq!(fixture.journal.damage(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_nothing_can_be_written_appends_are_refused_and_changes_wait() {
+    let (fixture, storage, dir) = faulty().await;
+    let item = fixture.append("body").await;
+    storage.fail_after(0);
+    for _ in 0..3 {
+        let refused = fixture.journal.append(fixture.write("refused")).await;
+        let Err(AppendError::Unavailable(Unavailable::Failing)) = refused else {
+            panic!("{refused:?}");
+        };
+    }
+    let journal = fixture.journal.clone();
+    let update = Change::Update(parked(&item));
+    let recording = fixture
+        .tasks
+        .spawn(async move { journal.record(update).await });
+    next_try().await;
+    assert!(!recording.is_finished());
+    assert_eq!(fixture.item(item.id).await.unwrap(), item, "reads go on");
+    storage.heal();
+    recording.await.unwrap().unwrap();
+    assert_eq!(fixture.item(item.id).await.unwrap(), parked(&item));
+    let state = fixture.index.lock().unwrap().state(item.id);
+    assert_eq!(state, Some(parked(&item).state));
+    fixture.append("later").await;
+    let all = fixture.all().await;
+    assert!(all.iter().map(|item| item.seq).eq(1..=2), "{all:?}");
+    drop(fixture);
+    storage.crash(Keeps::Nothing);
+    let fixture = open(&dir, &storage).await;
+    assert_eq!(fixture.all().await, all);
+}
+
+/// What a failed commit left on disk was told its client as refused.
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_not_on_disk_once_anything_else_is() {
+    let (fixture, storage, dir) = faulty().await;
+    fixture.append("first").await;
+    let body = Bytes::from(vec![7; 100_000]);
+    for operations in 0..60 {
+        storage.fail_after(operations);
+        let write = fixture.spooled(&body).await;
+        let refused = fixture.journal.append(write).await;
+        storage.heal();
+        next_try().await;
+        let kept = fixture.all().await.len();
+        let is_kept = refused.is_ok();
+        if let Ok(Appended::New(item)) = refused {
+            assert_eq!(fixture.body(item.id).await, body);
+            let remove = Change::Remove(item.id);
+            fixture.journal.record(remove).await.unwrap();
+        }
+        assert_eq!(
+            kept,
+            1 + usize::from(is_kept),
+            "after {operations} operations"
+        );
+        assert_eq!(fixture.spool_files(), Vec::<PathBuf>::new());
+    }
+    fixture.append("last").await;
+    let all = fixture.all().await;
+    assert_eq!(all.len(), 2);
+    drop(fixture);
+    storage.crash(Keeps::Nothing);
+    let fixture = open(&dir, &storage).await;
+    assert_eq!(fixture.all().await, all);
+    assert_eq!(fixture.journal.damage(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whenever_the_power_is_lost_everything_acknowledged_is_there() {
+    for operations in 0..50 {
+        for keeps in [
+            Keeps::Nothing,
+            Keeps::Everything,
+            Keeps::SomePages(operations),
+        ] {
+            let (fixture, storage, dir) = faulty().await;
+            let mut acknowledged = vec![fixture.append("first").await];
+            storage.fail_after(operations);
+            let mut unknown = 0;
+            for number in 0..4 {
+                match fixture
+                    .journal
+                    .append(fixture.write(format!("{number}")))
+                    .await
+                {
+                    Ok(Appended::New(item)) => acknowledged.push(item),
+                    Ok(Appended::Known(item)) => panic!("{item:?}"),
+                    Err(_) => unknown += 1,
+                }
+            }
+            // The process is gone before it could reconcile.
+            storage.crash(keeps);
+            drop(fixture);
+            let fixture = open(&dir, &storage).await;
+            let all = fixture.all().await;
+            let case = format!("after {operations} operations, {keeps:?}");
+            for item in &acknowledged {
+                assert!(all.contains(item), "{case}");
+                fixture.body(item.id).await;
+            }
+            assert!(all.len() <= acknowledged.len() + unknown, "{case}");
+            assert_eq!(fixture.journal.damage(), 0, "{case}");
+            fixture.append("goes on").await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_refuses_appends_and_is_recovered_from_without_a_restart() {
+    let (fixture, storage, _dir) = faulty().await;
+    let item = fixture.append("body").await;
+    storage.set_full(true);
+    let refused = fixture.journal.append(fixture.write("refused")).await;
+    let Err(AppendError::Unavailable(Unavailable::NoSpace)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(fixture.path("queue.reserve").exists());
+    let journal = fixture.journal.clone();
+    let update = Change::Update(parked(&item));
+    let recording = fixture
+        .tasks
+        .spawn(async move { journal.record(update).await });
+    let given_up = async {
+        while fixture.path("queue.reserve").exists() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let limit = Duration::from_secs(60);
+    tokio::time::timeout(limit, given_up).await.unwrap();
+    assert!(!recording.is_finished());
+    storage.set_full(false);
+    recording.await.unwrap().unwrap();
+    fixture.append("again").await;
+    assert!(fixture.path("queue.reserve").exists(), "taken again");
+    assert_eq!(fixture.all().await.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_is_tried_once_more_at_the_end_and_no_longer() {
+    let (fixture, storage, dir) = faulty().await;
+    let item = fixture.append("body").await;
+    storage.fail_after(0);
+    let journal = fixture.journal.clone();
+    let update = Change::Update(parked(&item));
+    let recording = fixture
+        .tasks
+        .spawn(async move { journal.record(update).await });
+    next_try().await;
+    fixture.close().await;
+    assert!(matches!(
+        recording.await.unwrap(),
+        Err(JournalError::Closed)
+    ));
+    storage.heal();
+    let fixture = open(&dir, &storage).await;
+    assert_eq!(fixture.all().await, [item]);
+    let journal = fixture.journal.clone();
+    let write = fixture.write("late");
+    fixture.close().await;
+    let late = journal.append(write).await;
+    assert!(matches!(
+        late,
+        Err(AppendError::Unavailable(Unavailable::Closed))
+    ));
+}
