@@ -29,6 +29,9 @@ use crate::{
 /// The number of the attempt, in what is sent.
 const ATTEMPT: HeaderName = HeaderName::from_static("hardtack-attempt");
 
+/// What was handed back is tried again after a part of this.
+const LATER: Duration = Duration::from_secs(10);
+
 /// What is known of the origin when a delivery begins.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Standing {
@@ -49,10 +52,12 @@ pub(super) struct Finished {
 pub(super) enum Sign {
     /// It answered, and not with a failure of its own.
     Well,
-    /// It failed, or gave no answer, for a write of this lane.
+    /// It failed, gave no answer, or handed the request back, for a write of this lane.
     Failing(LaneId),
-    /// Nothing could be sent.
-    Unsent(Unsent),
+    /// There is no connection to be had.
+    Disconnected,
+    /// It has no room.
+    Busy,
     /// Something else answered, and what was seen of it.
     Captive(String),
     /// Nothing was learnt: nothing was to be sent.
@@ -168,13 +173,21 @@ impl<O: Outlet> Delivering<O> {
         let verdict = self.judge(answer.as_ref(), accepts_html).await;
         self.replay.count(&verdict);
         match &verdict {
-            Verdict::Unsent(unsent) => {
-                let sign = Sign::Unsent(*unsent);
-                return self.give_back(sign).await;
+            Verdict::Unsent(Unsent::HandedBack) => {
+                // Perhaps for a reason of its own: the origin is only left alone when it does so to others too.
+                let pause = LATER.mul_f64(fastrand::f64());
+                let sign = Sign::Failing(self.item.lane_id);
+                return self.give_back(sign, pause).await;
+            }
+            Verdict::Unsent(Unsent::Disconnected) => {
+                return self.give_back(Sign::Disconnected, Duration::ZERO).await;
+            }
+            Verdict::Unsent(Unsent::Busy) => {
+                return self.give_back(Sign::Busy, Duration::ZERO).await;
             }
             Verdict::Captive(suspicion) => {
                 let sign = Sign::Captive(suspicion.as_str().to_owned());
-                return self.give_back(sign).await;
+                return self.give_back(sign, Duration::ZERO).await;
             }
             _ => {}
         }
@@ -271,9 +284,9 @@ impl<O: Outlet> Delivering<O> {
 
     /// Puts the write back as it was: no attempt was made. Of the lanes that are due it comes last, so that another's head is
     /// tried next.
-    async fn give_back(mut self, sign: Sign) -> Finished {
+    async fn give_back(mut self, sign: Sign, pause: Duration) -> Finished {
         let mut item = self.item.clone();
-        item.next_at = self.replay.clock.now();
+        item.next_at = self.replay.clock.now().plus(pause);
         if self.is_noted {
             self.hand_over(Change::Update(item.clone()), &item).await;
         } else {

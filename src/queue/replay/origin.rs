@@ -27,10 +27,7 @@ use super::{
 };
 use crate::{
     policy::{Connectivity, Timestamp},
-    queue::{
-        ItemId, LaneId, Origin, Outlet, Proof,
-        verdict::{Trial, Unsent},
-    },
+    queue::{ItemId, LaneId, Origin, Outlet, Proof, verdict::Trial},
 };
 
 /// How long a wait may be before it is looked at again: a clock that was set must not stall the queue.
@@ -263,10 +260,8 @@ impl<O: Outlet> OriginReplay<O> {
     /// What every phase of delivering does alike; the phase that follows, if another.
     fn leave(&mut self, event: Event) -> Option<Phase> {
         match event {
-            Event::Sign(Sign::Unsent(Unsent::Disconnected)) | Event::Lost => {
-                Some(Phase::Disconnected)
-            }
-            Event::Sign(Sign::Unsent(Unsent::Busy | Unsent::HandedBack) | Sign::Stalled) => {
+            Event::Sign(Sign::Disconnected) | Event::Lost => Some(Phase::Disconnected),
+            Event::Sign(Sign::Busy | Sign::Stalled) => {
                 let pause = self.unsent.next();
                 self.hold_for(pause);
                 None

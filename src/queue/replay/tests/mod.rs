@@ -3,8 +3,10 @@
 mod answers;
 mod clocks;
 mod isolation;
+mod model;
 mod phases;
 mod portal;
+mod restarts;
 mod support;
 
 use std::{
@@ -30,7 +32,7 @@ use crate::{
         Changed, Config, Item, ItemId, LaneId, Origin, Repeat, State,
         index::{Index, Room},
         journal::{
-            Appended, Change, Journal, NewBody, NewWrite, Pause,
+            AppendError, Appended, Change, Journal, NewBody, NewWrite, Pause,
             faults::{FaultyStorage, Keeps},
         },
         tests::{config, item},
@@ -163,11 +165,11 @@ impl Fixture {
     }
 
     /// The process is gone from one moment to the next, and starts anew.
-    async fn crash(mut self) -> Self {
+    async fn crash(mut self, keeps: Keeps) -> Self {
         self.storage.fail_after(0);
         self.running.shutdown().await;
         self.close().await;
-        self.storage.crash(Keeps::Nothing);
+        self.storage.crash(keeps);
         self.start().await
     }
 
@@ -193,7 +195,15 @@ impl Fixture {
         self.append_with(item, &[]).await
     }
 
-    async fn append_with(&self, mut item: Item, fields: &[(&str, &str)]) -> Item {
+    async fn append_with(&self, item: Item, fields: &[(&str, &str)]) -> Item {
+        self.try_append(item, fields).await.unwrap()
+    }
+
+    async fn try_append(
+        &self,
+        mut item: Item,
+        fields: &[(&str, &str)],
+    ) -> Result<Item, AppendError> {
         let now = self.wall.now();
         (item.accepted_at, item.next_at) = (now, now);
         let field = |(name, value): &(&str, &str)| ((*name).to_owned(), value.as_bytes().to_vec());
@@ -206,11 +216,12 @@ impl Fixture {
             body: NewBody::Inline(Bytes::new()),
             key: None,
         };
-        let appended = self.journal.append(write).await;
+        let appended = self.journal.append(write).await.inspect_err(|_| {
+            self.replay.index().release_reservation(room);
+        })?;
         self.replay.wake.notify_one();
         match appended {
-            Ok(Appended::New(item)) => item,
-            other => panic!("{other:?}"),
+            Appended::New(item) | Appended::Known(item) => Ok(item),
         }
     }
 

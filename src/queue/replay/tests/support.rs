@@ -13,11 +13,9 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::{
-    sync::{Notify, broadcast, watch},
-    task::JoinSet,
+    sync::{Notify, watch},
     time::{Instant, sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
@@ -85,6 +83,8 @@ pub(super) struct Seen {
     pub(super) headers: HeaderMap,
     /// How many were in flight at this origin, with this one.
     pub(super) in_flight: usize,
+    /// Whether it had an effect, or may have had.
+    pub(super) is_executed: bool,
 }
 
 type Script = Box<dyn FnMut(&Seen) -> Does + Send>;
@@ -265,14 +265,16 @@ impl Outlet for Origins {
 
     async fn send(&self, delivery: Delivery) -> Result<Received, SendError> {
         let (_in_flight, count) = InFlight::enter(&self.0, delivery.origin.clone());
-        let seen = Seen {
+        let mut seen = Seen {
             at: Instant::now(),
+            is_executed: false,
             path: delivery.uri.path().to_owned(),
             origin: delivery.origin,
             headers: delivery.headers,
             in_flight: count,
         };
         let does = (lock(&self.0.script))(&seen);
+        seen.is_executed = matches!(does, Does::Answer(..) | Does::Lose | Does::Hang);
         let origin = seen.origin.clone();
         lock(&self.0.seen).push(seen);
         self.0.changed.notify_waiters();
