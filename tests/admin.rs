@@ -6,6 +6,9 @@
 #[expect(dead_code, unused_imports, reason = "each test binary uses its part")]
 mod support;
 
+#[path = "admin/queue.rs"]
+mod queue;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};

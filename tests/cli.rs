@@ -6,6 +6,9 @@
 #[expect(dead_code, unused_imports, reason = "each test binary uses its part")]
 mod support;
 
+#[path = "cli/queue.rs"]
+mod queue;
+
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use serde_json::{Value, json};
@@ -139,6 +142,9 @@ async fn without_a_gateway_commands_say_so_with_3() {
         "cache show 00",
         "upstream ls",
         "upstream auto x",
+        "queue ls",
+        "queue drop 00",
+        "queue export",
         "healthcheck",
     ] {
         let run = run_with(&format!("{command} --data-dir {data}"), &[]).await;

@@ -73,6 +73,11 @@ impl Client {
         }
     }
 
+    /// The token it sends along.
+    pub(crate) fn bearer(&self) -> Option<&str> {
+        self.bearer.as_deref()
+    }
+
     pub(crate) async fn get(&self, target: &str) -> Answer {
         self.ask(Request::get(target)).await
     }

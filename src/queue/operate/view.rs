@@ -263,8 +263,12 @@ impl Queue {
     fn shown(&self, items: Vec<Item>) -> Vec<Shown> {
         let index = self.index();
         let shown = items.into_iter().map(|item| {
-            // What is on its way may not be so on disk.
-            let state = index.state(item.id).unwrap_or(item.state);
+            // What is on its way may not be so on disk; of a record that was read before the last change nothing else is told.
+            let is_sending = index.state(item.id) == Some(State::Sending);
+            let state = match item.state.is_pending() && is_sending {
+                true => State::Sending,
+                false => item.state,
+            };
             Shown {
                 blocked_by: index.blocked_by(item.id),
                 item: Item { state, ..item },
