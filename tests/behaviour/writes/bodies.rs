@@ -127,3 +127,44 @@ async fn what_concerns_the_clients_connection_is_not_kept() {
         Some(site.origin.address().to_string().as_str())
     );
 }
+
+#[tokio::test]
+async fn a_delivery_is_the_request_that_the_client_made() {
+    let site = Site::start(r#"mode = "on-failure""#).await;
+    site.origin.on_each("/a?b=%41&c", |_, nth| match nth {
+        0 => Reply::new(429, "not now"),
+        _ => Reply::ok("made"),
+    });
+    let request = write("PUT", "/a?b=%41&c")
+        .header("X-Twice", "1")
+        .header("X-Twice", "2")
+        .header("X-Latin", "caf\u{e9}")
+        .header("If-Match", "\"1\"")
+        .header("Accept", "*/*");
+    site.until(&site.queue(request).await, "done").await;
+    let seen = site.origin.seen_at("/a?b=%41&c");
+    let fields = |nth: usize| {
+        let mut fields = seen[nth].headers.clone();
+        fields.retain(|(name, _)| !name.eq_ignore_ascii_case("hardtack-attempt"));
+        fields.sort();
+        fields
+    };
+    assert_eq!(fields(0), fields(1));
+    assert_eq!(seen[1].all("x-twice"), ["1", "2"]);
+    assert_eq!((&seen[0].body, seen.len()), (&seen[1].body, 2));
+}
+
+#[tokio::test]
+async fn a_large_body_that_is_passed_on_is_left_nowhere() {
+    let site = Site::start(r#"mode = "on-failure""#).await;
+    site.origin.on("/a", Reply::ok("made"));
+    let body = noise(500_000);
+    let answer = site.ask(Request::new("PUT", "/a").body(body.clone())).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(digest(&site.origin.seen_at("/a")[0].body), digest(&body));
+    eventually("the file is gone", || {
+        let is_gone = !site.gateway.has_on_disk(&body[..32]);
+        async move { is_gone.then_some(()) }
+    })
+    .await;
+}

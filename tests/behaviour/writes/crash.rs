@@ -131,3 +131,21 @@ async fn what_was_being_sent_when_the_gateway_was_killed_is_sent_again_where_tha
         (1, 2)
     );
 }
+
+#[tokio::test]
+async fn a_forward_proxied_write_is_delivered_after_a_restart_as_well() {
+    let more = "[[routes]]\nname = \"all\"\nwrite = { mode = \"on-failure\" }";
+    let site = Site::start_with("", more).await;
+    let url = site.origin.url("/a");
+    site.origin.kill().await;
+    let receipt = site.queue(write("POST", &url)).await;
+    let site = site.restart("", more).await;
+    site.origin.on("/a", Reply::ok("made"));
+    site.origin.revive();
+    site.until(&receipt, "done").await;
+    assert_eq!(site.count("/a"), 1);
+    assert_eq!(
+        site.origin.seen_at("/a")[0].body,
+        format!("to {url}").as_bytes()
+    );
+}

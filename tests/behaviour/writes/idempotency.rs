@@ -1,5 +1,7 @@
 //! Idempotency keys: a client's own, and those the gateway makes.
 
+use futures_util::future::join_all;
+
 use super::{Site, location, write};
 use crate::support::{Answer, Reply, Request, Step};
 
@@ -173,4 +175,20 @@ async fn a_key_the_origin_does_not_honour_makes_no_write_safe_to_repeat() {
     answer.assert_problem(502, "outcome-unknown");
     site.let_deliveries_pass().await;
     assert_eq!(site.count("/a"), 2);
+}
+
+#[tokio::test]
+async fn of_many_at_once_with_one_key_one_is_queued() {
+    let site = Site::start(PASS).await;
+    site.origin.on("/a", Reply::new(201, "made"));
+    site.lose_origin().await;
+    let answers = join_all((0..16).map(|_| site.ask(keyed("k", "x")))).await;
+    let receipt = location(&answers[0]);
+    for answer in &answers {
+        assert_eq!(location(answer), receipt);
+    }
+    site.origin.revive();
+    site.until(&receipt, "done").await;
+    site.let_deliveries_pass().await;
+    assert_eq!(site.count("/a"), 1);
 }

@@ -1,5 +1,7 @@
 //! Lanes: what is delivered in order of acceptance, and what is not held up by what.
 
+use futures_util::future::join_all;
+
 use super::{Site, location, write};
 use crate::support::{Cue, Reply, Request};
 
@@ -209,4 +211,54 @@ async fn a_halted_lane_takes_further_writes_and_holds_up_no_read() {
     }
     site.let_deliveries_pass().await;
     assert_eq!(site.receipt(&queued).await["state"], "queued");
+}
+
+#[tokio::test]
+async fn many_at_once_are_delivered_in_the_order_of_their_ids() {
+    let site = Site::start(&on_failure("route")).await;
+    site.lose_origin().await;
+    let paths: Vec<_> = (0..40).map(|nth| format!("/{nth}")).collect();
+    for path in &paths {
+        site.origin.on(path, Reply::ok("made"));
+    }
+    let answers = join_all(paths.iter().map(|path| site.ask(write("POST", path)))).await;
+    let mut accepted: Vec<_> = answers.iter().map(location).zip(&paths).collect();
+    accepted.sort();
+    site.origin.revive();
+    for (receipt, _) in &accepted {
+        site.until(receipt, "done").await;
+    }
+    let expected: Vec<_> = accepted.iter().map(|(_, path)| (*path).clone()).collect();
+    assert_eq!(site.written(), expected);
+}
+
+#[tokio::test]
+async fn a_client_that_writes_through_outages_has_its_writes_executed_once_each_in_their_order() {
+    let site = Site::start(&on_failure("route")).await;
+    let mut expected = Vec::new();
+    let mut last = None;
+    let mut passed = 0;
+    for nth in 0..120 {
+        match nth % 30 {
+            6 => site.origin.kill().await,
+            14 => site.origin.revive(),
+            _ => {}
+        }
+        let path = format!("/{nth}");
+        site.origin.on(&path, Reply::ok("made"));
+        let answer = site.ask(write("POST", &path)).await;
+        if answer.status == 200 {
+            passed += 1;
+        } else {
+            last = Some(location(&answer));
+        }
+        expected.push(path);
+        if nth % 30 == 22 {
+            // The lane is empty again, and the next write is passed on.
+            site.until(&last.take().expect("a queued write"), "done")
+                .await;
+        }
+    }
+    assert_eq!(site.written(), expected);
+    assert!(passed >= 4 * 13, "{passed} of {}", expected.len());
 }

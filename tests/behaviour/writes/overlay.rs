@@ -200,3 +200,24 @@ async fn where_reads_are_only_marked_nothing_is_laid_over() {
     answer.assert_problem(504, "offline-miss");
     assert_eq!(answer.header("hardtack-overlay"), None);
 }
+
+#[tokio::test]
+async fn it_goes_by_the_credential() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("queue.key");
+    std::fs::write(&file, "a key of at least thirty-two characters\n").unwrap();
+    let more = format!("[queue]\nkey_file = \"{}\"", file.display());
+    let site = Site::start_with(OVERLAY, &more).await;
+    site.lose_origin().await;
+    let by = |request: Request, user: &str| request.header("Authorization", user);
+    site.queue(by(put("/a", "text/plain", "one's"), "Bearer one"))
+        .await;
+    site.queue(by(put("/a", "text/plain", "another's"), "Bearer another"))
+        .await;
+    for (user, expected) in [("Bearer one", "one's"), ("Bearer another", "another's")] {
+        let answer = site.ask(by(Request::get("/a"), user)).await;
+        assert_eq!(answer.text(), expected);
+    }
+    let stranger = site.gateway.client.get("/a").await;
+    stranger.assert_problem(504, "offline-miss");
+}

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Site, location, write};
-use crate::support::{Answer, Client, Cue, Reply, Request, eventually};
+use crate::support::{Answer, Client, Cue, Reply, Request, eventually, noise};
 
 const ALWAYS: &str = r#"mode = "always""#;
 
@@ -147,6 +147,22 @@ async fn the_origins_answer_can_be_read_later() {
 }
 
 #[tokio::test]
+async fn so_can_an_answer_that_left_the_write_undelivered() {
+    for (status, state) in [(409, "parked"), (422, "dead")] {
+        let site = Site::start(ALWAYS).await;
+        site.origin.on("/a", Reply::new(status, "why not"));
+        let receipt = site.queue(write("POST", "/a")).await;
+        site.until(&receipt, state).await;
+        let answer = site
+            .gateway
+            .client
+            .get(&format!("{receipt}/response"))
+            .await;
+        assert_eq!((answer.status, answer.text()), (status, "why not"));
+    }
+}
+
+#[tokio::test]
 async fn whoever_waits_for_a_receipt_hears_at_once() {
     let site = Site::start(ALWAYS).await;
     let cue = Cue::new();
@@ -275,4 +291,19 @@ async fn a_receipt_is_gone_after_its_time() {
     .await;
     let response = format!("{receipt}/response");
     assert_eq!(site.gateway.client.get(&response).await.status, 404);
+}
+
+#[tokio::test]
+async fn of_a_large_answer_the_beginning_is_kept_and_nobody_is_told_that_it_is_the_whole() {
+    let site = Site::start(ALWAYS).await;
+    let body = noise(100_000);
+    site.origin
+        .on("/a", Reply::ok(body.clone()).header("ETag", "\"1\""));
+    let request = write("POST", "/a").header("Prefer", "wait=30");
+    let receipt = location(&site.ask(request).await);
+    assert_eq!(site.receipt(&receipt).await["state"], "done");
+    let response = format!("{receipt}/response");
+    let answer = site.gateway.client.get(&response).await;
+    assert_eq!((answer.status, answer.body.len()), (200, 64 * 1024));
+    assert!(body.starts_with(&answer.body));
 }
