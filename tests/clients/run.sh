@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Real clients through a built gateway: curl, Python (urllib, requests), Node (fetch with a proxy agent, fetch with the
 # environment's proxy, the http module). Each reads a page twice through the forward proxy and through a reverse route,
-# and once over TLS through a tunnel.
+# and once over TLS through a tunnel. Then curl, requests and fetch write to an origin that is out of reach, read the
+# receipts by the Location they got, and find them done once the origin is back.
 #
 #   run.sh [BINARY]
 #
@@ -58,10 +59,12 @@ print(value)' "$@"
 }
 
 "$work/venv/bin/python" "$here/origin.py" "$scratch" 2>"$scratch/origin.log" &
-children+=($!)
-appears "$scratch/origin.json" $!
+origin=$!
+children+=("$origin")
+appears "$scratch/origin.json" "$origin"
 http=$(json "$scratch/origin.json" http)
 tls=$(json "$scratch/origin.json" tls)
+later=$(json "$scratch/origin.json" later)
 
 cat >"$scratch/gateway.toml" <<TOML
 [listen]
@@ -73,6 +76,12 @@ disk_free_min = "1KiB"
 [forward]
 allow_networks = ["127.0.0.0/8"]
 connect_ports = [443, $tls]
+[[routes]]
+name = "writes"
+match = { host = "127.0.0.1:$later" }
+write = { mode = "on-failure" }
+[queue]
+recovery_spread = "0s"
 TOML
 "$binary" run --config "$scratch/gateway.toml" --upstream "http://127.0.0.1:$http" 2>"$scratch/gateway.log" &
 children+=($!)
@@ -83,9 +92,10 @@ export CA=$scratch/ca.pem NODE_MODULES=$work/package.json
 python=$work/venv/bin/python
 failures=0
 
-# Runs a client and holds what it printed against a pattern: expect PATTERN WHAT COMMAND…
+# Runs a client and holds what it printed (left in `said`) against a pattern: expect PATTERN WHAT COMMAND…
+said=
 expect() {
-  local pattern=$1 what=$2 said
+  local pattern=$1 what=$2
   shift 2
   said=$("$@" 2>&1) || said="failed: $said"
   # shellcheck disable=SC2053 # a pattern is meant
@@ -121,6 +131,35 @@ check requests "$python" "$here/clients/requests_client.py"
 check node-fetch node "$here/clients/fetch.mjs"
 check node-fetch-environment node "$here/clients/fetch_env.mjs"
 check node-http node "$here/clients/http_module.mjs"
+
+locations=()
+# Writes while the origin is out of reach: outage NAME COMMAND…, called as COMMAND… PROXY URL.
+outage() {
+  local name=$1
+  shift
+  expect "202 @(queued|waiting) | http://127.0.0.1:$later/.well-known/hardtack/queue/*" "$name, write in an outage" \
+    "$@" "$gateway" "http://127.0.0.1:$later/$name"
+  locations+=("${said##*| }")
+}
+
+outage curl bash "$here/clients/write_curl.sh"
+outage requests "$python" "$here/clients/write_requests.py"
+outage node-fetch node "$here/clients/write_fetch.mjs" absolute
+outage node-fetch-tunnel node "$here/clients/write_fetch.mjs" tunnel
+
+kill -USR1 "$origin"
+# What a receipt says once the write has ended, and the origin's own status.
+receipt() {
+  local through=(curl --silent --show-error --max-time 60 --proxy "$gateway" --noproxy '' --output "$scratch/receipt")
+  "${through[@]}" --header 'Prefer: wait=50' "$1"
+  printf '%s ' "$(json "$scratch/receipt" state)"
+  "${through[@]}" --write-out '%{http_code}' "$1/response"
+}
+for location in "${locations[@]}"; do
+  expect "done 201" "receipt after the outage" receipt "$location"
+done
+expect '{"/curl": 1, "/requests": 1, "/node-fetch": 1, "/node-fetch-tunnel": 1}' "what the origin was sent, in order" \
+  curl --silent --show-error --max-time 20 "http://127.0.0.1:$later/written"
 
 echo "sidecar example:"
 "$root/examples/sidecar/run.sh" "$binary" || failures=$((failures + 1))
