@@ -62,6 +62,36 @@ async fn what_is_on_its_way_comes_to_its_end_before_the_gateway_does() {
     assert_eq!(site.count("/a"), 1);
 }
 
+/// Deliveries outlast the last request. The gateway was gone by then: what they changed was not invalidated, and those that
+/// were about to begin found no upstream and were parked.
+#[tokio::test]
+async fn what_comes_to_its_end_while_the_gateway_stops_still_invalidates() {
+    let site = Site::start(ALWAYS).await;
+    let page = Reply::ok("old").cache_control("max-age=600");
+    site.origin.on("/a", page);
+    assert_eq!(site.gateway.client.get("/a").await.text(), "old");
+    let cue = Cue::new();
+    site.origin.on("/a", Reply::ok("new").held(&cue));
+    let receipt = site.queue(write("PUT", "/a")).await;
+    site.origin.sees("/a", 2).await;
+    let listener = site.gateway.client.address;
+    let opening = async {
+        eventually("the gateway drains", || async {
+            TcpStream::connect(listener).await.is_err().then_some(())
+        })
+        .await;
+        cue.open();
+    };
+    let config = config(site.origin.address(), ALWAYS, "");
+    let Site {
+        origin, gateway, ..
+    } = site;
+    let (gateway, ()) = tokio::join!(gateway.restart(&config), opening);
+    let site = Site::of(origin, gateway);
+    site.until(&receipt, "done").await;
+    assert_eq!(site.gateway.client.get("/a").await.text(), "new");
+}
+
 /// The receipt, by the operator, once it is in this state.
 async fn until(operator: &Client, location: &str, state: &str) -> Value {
     eventually(&format!("the write is {state}"), || async {
