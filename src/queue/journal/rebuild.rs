@@ -10,22 +10,12 @@ use super::super::{
 use crate::policy::Timestamp;
 
 const FROM_CONTENT: &str = "The record of its progress is damaged; it may have been delivered.";
-const FROM_SCAN: &str =
-    "It was found in a damaged database, in an older state perhaps; it may have been delivered.";
 const WITHOUT_CONTENT: &str = "Its fields and its body are damaged.";
 const PLACEHOLDER: &str = "Its records are damaged; nothing is known but that it was accepted.";
 
 /// The write as it was accepted, parked: what became of it since is not known.
 pub(super) fn from_content(accepted: Item) -> Item {
     park(accepted, FROM_CONTENT)
-}
-
-/// A write found in a place that may be out of date. One that came to its end stays there.
-pub(super) fn from_scan(item: Item) -> Item {
-    match item.state {
-        State::Queued | State::Sending | State::Waiting => park(item, FROM_SCAN),
-        _ => item,
-    }
 }
 
 /// A write that can never be sent, because what would be sent is lost.

@@ -304,7 +304,7 @@ async fn pauses_and_audit_entries_are_there_after_a_restart() {
     );
     assert_eq!(
         fixture.journal.audit(Some(2), 10).await.unwrap(),
-        [first.clone()]
+        std::slice::from_ref(first)
     );
 }
 
