@@ -92,7 +92,7 @@ pub(super) async fn deliver<O: Outlet>(
     let item = match replay.journal.item(id).await {
         Ok(Some(item)) => item,
         Ok(None) => {
-            // Its record was damaged, and is quarantined and counted by the journal.
+            // There is nothing left of it; the journal has counted and logged that.
             claim.hand_over();
             replay.index().remove(id);
             return Finished::of(Sign::Nothing);
@@ -114,6 +114,9 @@ pub(super) async fn deliver<O: Outlet>(
 
 impl<O: Outlet> Delivering<O> {
     async fn run(mut self) -> Finished {
+        if !self.item.state.is_pending() {
+            return self.not_pending().await;
+        }
         let now = self.replay.clock.now();
         self.item = uncut(self.item, now);
         if let Some((state, remark)) = verdict::obstacle(&self.item, &self.replay.config, now) {
@@ -172,24 +175,8 @@ impl<O: Outlet> Delivering<O> {
         };
         let verdict = self.judge(answer.as_ref(), accepts_html).await;
         self.replay.count(&verdict);
-        match &verdict {
-            Verdict::Unsent(Unsent::HandedBack) => {
-                // Perhaps for a reason of its own: the origin is only left alone when it does so to others too.
-                let pause = LATER.mul_f64(fastrand::f64());
-                let sign = Sign::Failing(self.item.lane_id);
-                return self.give_back(sign, pause).await;
-            }
-            Verdict::Unsent(Unsent::Disconnected) => {
-                return self.give_back(Sign::Disconnected, Duration::ZERO).await;
-            }
-            Verdict::Unsent(Unsent::Busy) => {
-                return self.give_back(Sign::Busy, Duration::ZERO).await;
-            }
-            Verdict::Captive(suspicion) => {
-                let sign = Sign::Captive(suspicion.as_str().to_owned());
-                return self.give_back(sign, Duration::ZERO).await;
-            }
-            _ => {}
+        if let Some((sign, pause)) = without_attempt(&verdict, self.item.lane_id) {
+            return self.give_back(sign, pause).await;
         }
         let now = self.replay.clock.now();
         let headers = answer.as_ref().ok().map(|received| &received.headers);
@@ -253,6 +240,19 @@ impl<O: Outlet> Delivering<O> {
             };
             self.hand_over(change, &item).await;
         }
+    }
+
+    /// Its record was damaged, and was made again, parked or dead: from now on it is that on disk and in memory too.
+    async fn not_pending(mut self) -> Finished {
+        let item = self.item.clone();
+        if item.state.is_stuck() {
+            log(&item);
+            self.hand_over(Change::Update(item.clone()), &item).await;
+        } else {
+            self.claim.hand_over();
+            self.replay.index().change(&item);
+        }
+        Finished::of(Sign::Nothing)
     }
 
     /// Parks it, or gives it up, without an attempt.
@@ -342,6 +342,23 @@ impl Finished {
 /// `None` when it panicked: whoever is called must not take the claim along.
 async fn unless_it_panics<T>(future: impl Future<Output = T>) -> Option<T> {
     AssertUnwindSafe(future).catch_unwind().await.ok()
+}
+
+/// What is known of the origin when no attempt was made, and for how long the write is left alone.
+fn without_attempt(verdict: &Verdict, lane: LaneId) -> Option<(Sign, Duration)> {
+    Some(match verdict {
+        // Perhaps for a reason of its own: the origin is only left alone when it does so to others too.
+        Verdict::Unsent(Unsent::HandedBack) => {
+            (Sign::Failing(lane), LATER.mul_f64(fastrand::f64()))
+        }
+        Verdict::Unsent(Unsent::Disconnected) => (Sign::Disconnected, Duration::ZERO),
+        Verdict::Unsent(Unsent::Busy) => (Sign::Busy, Duration::ZERO),
+        Verdict::Captive(suspicion) => {
+            let why = suspicion.as_str().to_owned();
+            (Sign::Captive(why), Duration::ZERO)
+        }
+        _ => return None,
+    })
 }
 
 fn sign_of(verdict: &Verdict, attempt: &Attempt, lane: LaneId) -> Sign {

@@ -72,6 +72,10 @@ async fn expire<O: Outlet>(
     let Ok(Some(item)) = replay.journal.item(id).await else {
         return false;
     };
+    if !item.state.is_pending() {
+        // Made again from a damaged record: its delivery says so, when its turn comes.
+        return false;
+    }
     let mut item = uncut(item, now);
     let Some((state, remark)) = verdict::obstacle(&item, &replay.config, now) else {
         return false;
