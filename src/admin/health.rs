@@ -68,6 +68,7 @@ pub(super) fn degraded(api: &Api) -> Vec<String> {
     let limits = [
         (lost, "upstream-disconnected"),
         (api.store.stats().disk_suspended, "storage-suspended"),
+        (api.queue.is_suspended(), "queue-suspended"),
     ];
     let limits = limits.into_iter().filter(|(holds, _)| *holds);
     limits.map(|(_, token)| token.to_owned()).collect()

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State};
+use http::HeaderName;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -23,13 +24,15 @@ use super::{
 use crate::{
     policy::Timestamp,
     queue::{
-        self, Content, Filter, Inspected, Item, ItemId, LaneListed, OnStuck, PauseListed, Repeat,
-        Shown, State as ItemState,
+        self, Content, Filter, Inspected, Item, ItemId, LaneListed, OnStuck, PauseListed, Queue,
+        Repeat, Shown, State as ItemState,
     },
 };
 
 /// What is shown of a field that is sealed.
 const SEALED: &str = "[sealed]";
+/// What is shown of a field that is not, and should be.
+const HIDDEN: &str = "[hidden]";
 
 /// Filters, all of which must hold.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams, utoipa::ToSchema)]
@@ -116,7 +119,7 @@ pub(super) async fn show(
     Segment(id): Segment,
 ) -> Result<Json<QueueItemDetail>, Problem> {
     let inspected = api.queue.inspect(item_id(&id)?).await?;
-    Ok(Json(detail(&inspected)))
+    Ok(Json(detail(&api.queue, &inspected)))
 }
 
 /// The lanes that are not empty, by origin.
@@ -198,6 +201,8 @@ pub(super) fn summary(api: &Api, now: Timestamp) -> QueueView {
         pauses: summary.pauses.iter().map(pause).collect(),
         origins: summary.origins.iter().map(delivering).collect(),
         damaged: summary.damaged,
+        suspended: summary.is_suspended,
+        seals_credentials: summary.can_seal,
     }
 }
 
@@ -256,7 +261,7 @@ fn attempt(attempt: &queue::Attempt) -> Attempt {
     }
 }
 
-fn detail(inspected: &Inspected) -> QueueItemDetail {
+fn detail(queue: &Queue, inspected: &Inspected) -> QueueItemDetail {
     let shown = &inspected.shown;
     let write = &shown.item;
     QueueItemDetail {
@@ -267,17 +272,25 @@ fn detail(inspected: &Inspected) -> QueueItemDetail {
         floor_until: write.floor_until.map(text::rfc3339),
         revived_at: write.revived.map(|revival| text::rfc3339(revival.at)),
         weight_bytes: write.weight_bytes,
-        headers: inspected.content.as_ref().map(redacted),
+        headers: inspected.content.as_ref().map(|content| {
+            // What became sensitive since it was stored is hidden too.
+            redacted(content, |name| queue.is_sensitive(name))
+        }),
         answer: inspected.answer.as_ref().map(answer),
         links: links(write),
     }
 }
 
-/// The fields of the request, without what is sealed.
-fn redacted(content: &Content) -> Vec<Field> {
+/// The fields of the request, without what is sealed or should be.
+fn redacted(content: &Content, is_sensitive: impl Fn(&HeaderName) -> bool) -> Vec<Field> {
+    let is_sensitive =
+        |name: &str| HeaderName::try_from(name).is_ok_and(|name| is_sensitive(&name));
     let shown = content.fields.iter().map(|(name, value)| Field {
         name: name.clone(),
-        value: String::from_utf8_lossy(value).into_owned(),
+        value: match is_sensitive(name) {
+            true => HIDDEN.to_owned(),
+            false => String::from_utf8_lossy(value).into_owned(),
+        },
     });
     let names = content.sealed.iter().flat_map(|sealed| &sealed.names);
     let sealed = names.map(|name| Field {
@@ -405,7 +418,9 @@ mod tests {
     #[test]
     fn of_a_sealed_field_only_the_name_is_shown() {
         let content = Content {
-            fields: vec![("accept".to_owned(), b"*/*".to_vec())],
+            fields: ["accept", "x-token"]
+                .map(|name| (name.to_owned(), b"*/*".to_vec()))
+                .to_vec(),
             sealed: Some(Sealed {
                 names: vec!["authorization".to_owned()],
                 key_id: [0; 8],
@@ -414,11 +429,18 @@ mod tests {
             }),
             body: StoredBody::Inline(bytes::Bytes::new()),
         };
-        let shown = redacted(&content);
+        let shown = redacted(&content, |name| name == "x-token");
         let shown: Vec<_> = shown
             .iter()
             .map(|field| (&*field.name, &*field.value))
             .collect();
-        assert_eq!(shown, [("accept", "*/*"), ("authorization", "[sealed]")]);
+        assert_eq!(
+            shown,
+            [
+                ("accept", "*/*"),
+                ("x-token", "[hidden]"),
+                ("authorization", "[sealed]"),
+            ]
+        );
     }
 }

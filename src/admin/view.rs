@@ -22,7 +22,8 @@ pub struct Page<T> {
 pub struct Health {
     /// `alive`; or `starting`, `ready`, `draining`.
     pub status: String,
-    /// What is limited although the gateway serves: `upstream-disconnected`, `storage-suspended`.
+    /// What is limited although the gateway serves: `upstream-disconnected`, `storage-suspended`,
+    /// `queue-suspended`.
     #[serde(default)]
     pub degraded: Vec<String>,
 }

@@ -627,6 +627,26 @@ async fn events_tell_what_happens_and_go_on_where_a_client_was_cut() {
 }
 
 #[tokio::test]
+async fn there_are_so_many_streams_of_events_and_a_place_is_given_back() {
+    let bench = Bench::new("on-failure").await;
+    let mut streams = Vec::new();
+    for _ in 0..64 {
+        streams.push(Events::open(&bench.gateway, "", None).await);
+    }
+    let beyond = bench.gateway.admin.get("/api/v1/events").await;
+    beyond.assert_problem(503, "overloaded");
+    streams.truncate(60);
+    eventually("a place is free", async || {
+        let mut connection = bench.gateway.admin.connect().await;
+        connection
+            .send_request(&Events::request(&bench.gateway, ""))
+            .await;
+        (connection.head().await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_stream_of_events_does_not_hold_up_the_end() {
     let bench = Bench::new("on-failure").await;
     let mut events = Events::open(&bench.gateway, "", None).await;

@@ -187,6 +187,10 @@ pub struct Queue {
     pub origins: Vec<Delivering>,
     /// Records and bodies that turned out damaged, since the start.
     pub damaged: u64,
+    /// Whether no write is accepted because the disk is full, or nearly.
+    pub suspended: bool,
+    /// Whether there is a key to seal credentials with (`queue.key_file`): without one, writes that have some are refused.
+    pub seals_credentials: bool,
 }
 
 /// How far the deliveries to an origin are.

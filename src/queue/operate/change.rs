@@ -5,7 +5,7 @@ use super::{
         Done, Item, ItemId, Origin, Parked, Queue, Repeat, Revival, State,
         journal::{Change, Pause},
     },
-    Allowed, NOT_SENDING, OperateError, STUCK,
+    Allowed, NOT_SENDING, OperateError, STUCK, tell,
     view::PauseListed,
 };
 use crate::policy::Timestamp;
@@ -138,7 +138,9 @@ impl Queue {
     ) -> Result<Vec<PauseListed>, OperateError> {
         let audit = self.entry(by, action, None, detail);
         let change = Change::Pause(pauses.clone());
+        let told = audit.clone();
         self.inner.journal.record_audited(change, audit).await?;
+        tell(&told);
         self.inner.wake.notify_one();
         Ok(pauses.into_iter().map(PauseListed::from).collect())
     }

@@ -18,6 +18,8 @@ mod tests;
 mod transfer;
 mod view;
 
+use tracing::info;
+
 pub(super) use self::redrive::Redrives;
 pub use self::{
     edit::{Edit, EditedBody, EditedKey},
@@ -134,11 +136,15 @@ impl Queue {
         change: Change,
         audit: Option<AuditEntry>,
     ) -> Result<(), OperateError> {
+        let told = audit.clone();
         match audit {
             Some(audit) => self.inner.journal.record_audited(change, audit).await?,
             None => self.inner.journal.record(change).await?,
         }
         claim.settle();
+        if let Some(entry) = told {
+            tell(&entry);
+        }
         Ok(())
     }
 
@@ -165,6 +171,17 @@ impl Queue {
             .record_audited(Change::Note, entry)
             .await?)
     }
+}
+
+/// What an operator did, in the log as in the audit.
+fn tell(entry: &AuditEntry) {
+    info!(
+        operator = entry.actor,
+        action = entry.action,
+        item = entry.item.map(tracing::field::display),
+        detail = entry.detail,
+        "An operator changed the queue."
+    );
 }
 
 fn unknown(id: ItemId) -> OperateError {

@@ -88,7 +88,7 @@ impl Queue {
         let stuck = ["parked", "dead"];
         let states = filter.states.get_or_insert_with(|| stuck.to_vec());
         let is_retriable = |name: &&str| stuck.contains(name) || *name == State::Waiting.as_str();
-        if !states.iter().all(|name| is_retriable(name)) {
+        if !states.iter().all(is_retriable) {
             let allowed = "only writes that are waiting, parked or dead can be redriven";
             return Err(OperateError::Invalid(allowed.to_owned()));
         }

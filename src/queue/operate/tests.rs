@@ -684,6 +684,7 @@ async fn what_is_exported_is_imported_whole_and_once() {
     assert!(!text.contains("secret"), "sealed");
 
     let other = Bench::new().await;
+    other.clock.step_secs(1);
     let newer = other.write("/newer", State::Queued).await;
     // Their order in the file does not matter: their ids say what came first.
     let lines = |records: &[Record]| (1..).zip(records.iter().rev().cloned()).collect::<Vec<_>>();

@@ -125,6 +125,10 @@ pub struct Summary {
     pub origins: Vec<OriginStatus>,
     /// Records and bodies that turned out damaged, since the start.
     pub damaged: u64,
+    /// Whether nothing is appended because the disk is full, or nearly.
+    pub is_suspended: bool,
+    /// Whether there is a key to seal credentials with: without one, writes that have some are refused.
+    pub can_seal: bool,
 }
 
 impl Queue {
@@ -256,7 +260,14 @@ impl Queue {
             pauses: pauses.into_iter().map(PauseListed::from).collect(),
             origins: self.inner.statuses.list(),
             damaged: self.inner.journal.damage(),
+            is_suspended: self.inner.journal.is_low_on_space(),
+            can_seal: self.inner.journal.can_seal(),
         }
+    }
+
+    /// Whether nothing is appended because the disk is full, or nearly.
+    pub fn is_suspended(&self) -> bool {
+        self.inner.journal.is_low_on_space()
     }
 
     /// Adds what is known in memory.
