@@ -378,6 +378,12 @@ impl Item {
         self.state.is_pending() || (self.state.is_stuck() && self.on_stuck == OnStuck::Halt)
     }
 
+    /// Whether its idempotency key stands for it. Not once its client has taken it back: nothing of it was sent, and the
+    /// same request again is a new one.
+    pub const fn holds_its_key(&self) -> bool {
+        !matches!(self.state, State::Cancelled)
+    }
+
     /// Attempts that count toward `queue.max_attempts`.
     pub fn counted_attempts(&self) -> u32 {
         let before = self.revived.map_or(0, |revival| revival.attempts);

@@ -222,7 +222,7 @@ impl Prepared {
             match tables.key(key)? {
                 Sound::Missing => {}
                 Sound::Damaged => return Ok(Appending::Damaged),
-                Sound::Is(row) => match tables.item(row.id)? {
+                Sound::Is(row) => match tables.item(row.id)?.filter(Item::holds_its_key) {
                     Some(known) if row.body_sha256 == self.item.body_sha256 => {
                         return Ok(Appending::Known(known));
                     }

@@ -70,7 +70,7 @@ impl Inner {
             )
         })?;
         match id {
-            Some(id) => self.item(id),
+            Some(id) => Ok(self.item(id)?.filter(Item::holds_its_key)),
             None => Ok(None),
         }
     }

@@ -192,3 +192,30 @@ async fn of_many_at_once_with_one_key_one_is_queued() {
     site.let_deliveries_pass().await;
     assert_eq!(site.count("/a"), 1);
 }
+
+#[tokio::test]
+async fn what_was_taken_back_leaves_its_key_to_the_next() {
+    let site = Site::start(PASS).await;
+    site.origin.on("/a", Reply::new(201, "made"));
+    site.lose_origin().await;
+    let mut receipts = vec![site.queue(keyed("k", "x")).await];
+    for body in ["x", "y"] {
+        let taken_back = Request::new("DELETE", receipts.last().unwrap());
+        assert_eq!(site.ask(taken_back).await.status, 200);
+        let answer = site.ask(keyed("k", body)).await;
+        assert_eq!(answer.json()["state"], "queued");
+        receipts.push(location(&answer));
+        assert_eq!(
+            site.queue(keyed("k", body)).await,
+            receipts[receipts.len() - 1]
+        );
+    }
+    site.origin.revive();
+    site.until(&receipts[2], "done").await;
+    site.let_deliveries_pass().await;
+    let seen = site.origin.seen_at("/a");
+    assert_eq!((seen.len(), seen[0].body.as_slice()), (1, &b"y"[..]));
+    for receipt in &receipts[..2] {
+        assert_eq!(site.receipt(receipt).await["state"], "cancelled");
+    }
+}
