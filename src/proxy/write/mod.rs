@@ -54,6 +54,9 @@ use crate::{
     upstream::{Patience, RequestBody, ResponseBody, Sending, Upstream},
 };
 
+/// The number of a delivery, which only deliveries have.
+const HARDTACK_ATTEMPT: HeaderName = HeaderName::from_static("hardtack-attempt");
+
 /// `never`: the caller must know whether the origin took the write.
 const HARDTACK_QUEUE: HeaderName = HeaderName::from_static("hardtack-queue");
 
@@ -290,6 +293,7 @@ impl<'a> Write<'a> {
             headers.remove(name);
         }
         headers.remove(HARDTACK_QUEUE);
+        headers.remove(HARDTACK_ATTEMPT);
         headers
     }
 

@@ -1,7 +1,7 @@
 //! What the client of a write gets, by the route's mode and by what it prefers.
 
 use super::{Site, location, write};
-use crate::support::{Cue, Reply, Step, eventually, within};
+use crate::support::{Cue, Reply, Request, Step, eventually, within};
 
 const ON_FAILURE: &str = r#"mode = "on-failure""#;
 const ALWAYS: &str = r#"mode = "always""#;
@@ -218,4 +218,39 @@ async fn a_client_that_hangs_up_takes_no_acknowledged_write_along() {
     let seen = site.origin.seen_at("/a");
     let posts = seen.iter().filter(|seen| seen.method == "POST");
     assert_eq!(posts.count(), 1);
+}
+
+#[tokio::test]
+async fn what_is_for_the_gateway_or_changes_the_protocol_is_never_queued() {
+    let site = Site::start(ALWAYS).await;
+    let own = "/.well-known/hardtack/queue/01900000-0000-7000-8000-000000000000";
+    for method in ["POST", "PUT", "PATCH"] {
+        let answer = site.ask(write(method, own)).await;
+        assert!(matches!(answer.status, 404 | 405), "{method}: {answer:?}");
+    }
+    site.origin.on("/a", Reply::new(426, "no other protocol"));
+    let upgrade = Request::new("POST", "/a")
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "chat");
+    let answer = site.ask(upgrade).await;
+    assert_eq!((answer.status, answer.text()), (426, "no other protocol"));
+    site.let_deliveries_pass().await;
+    assert_eq!(site.written(), ["/a", "/sentinel"]);
+}
+
+#[tokio::test]
+async fn only_the_gateway_numbers_attempts() {
+    let site = Site::start(ON_FAILURE).await;
+    site.origin.on_each("/a", |_, nth| match nth {
+        0 => Reply::new(429, "not now"),
+        _ => Reply::ok("made"),
+    });
+    let request = write("POST", "/a").header("Hardtack-Attempt", "99");
+    site.until(&site.queue(request).await, "done").await;
+    let seen = site.origin.seen_at("/a");
+    let attempts: Vec<_> = seen
+        .iter()
+        .map(|seen| seen.all("hardtack-attempt"))
+        .collect();
+    assert_eq!(attempts, [vec![], vec!["2"]]);
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::{Site, config, location, write};
-use crate::support::{Client, Cue, Origin, Process, Reply, Request, eventually, noise};
+use crate::support::{Client, Cue, Origin, Process, Reply, Request, eventually, noise, reverse_to};
 
 const ALWAYS: &str = r#"mode = "always", order_by = "none""#;
 
@@ -178,4 +178,20 @@ async fn a_forward_proxied_write_is_delivered_after_a_restart_as_well() {
         site.origin.seen_at("/a")[0].body,
         format!("to {url}").as_bytes()
     );
+}
+
+#[tokio::test]
+async fn a_write_whose_upstream_is_configured_no_longer_waits_for_an_operator() {
+    let site = Site::start(ALWAYS).await;
+    site.lose_origin().await;
+    let receipt = site.queue(write("POST", "/a")).await;
+    site.origin.revive();
+    let other = Origin::start().await;
+    let without = reverse_to(other.address()).replace("origin", "other");
+    let Site {
+        origin, gateway, ..
+    } = site;
+    let site = Site::of(origin, gateway.restart(&without).await);
+    assert_eq!(site.until(&receipt, "parked").await["reason"], "operator");
+    assert!(site.written().is_empty() && other.seen().is_empty());
 }
