@@ -169,8 +169,10 @@ class KillLoop:
                 self.start_secs.append(await self.gateway.start())
                 self.up.set()
                 await asyncio.sleep(self.dice.uniform(0.05, 2.0))
+            # Stopped only when it was ready: before that, SIGTERM ends it as it ends any process.
+            was_ready = self.up.is_set()
             self.up.clear()
-            if self.dice.random() < 0.1 and self.gateway.process.poll() is None and self.start_secs:
+            if was_ready and self.dice.random() < 0.1:
                 self.stops += 1
                 self.exit_codes[await self.gateway.stop()] += 1
             else:
