@@ -136,10 +136,6 @@ impl Filters {
             .map(|(name, value)| (name.to_owned(), value.into()));
         Value::Object(given.collect::<Map<_, _>>())
     }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.given().next().is_none()
-    }
 }
 
 impl List {
