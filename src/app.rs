@@ -239,13 +239,11 @@ async fn serve(
         .background_tasks
         .spawn(admin::serve(admin_socket, api));
     let (deliveries, outlet) = (queue.clone(), HttpOutlet::new(&gateway));
-    let delivering = deliveries.deliver(outlet, stages.background.clone(), REPLAY_GRACE);
-    let needed = Arc::clone(&gateway);
-    stages.background_tasks.spawn(async move {
-        delivering.await;
-        // Deliveries outlast the last request. Without its gateway none of them would have an upstream any more.
-        drop(needed);
-    });
+    stages.background_tasks.spawn(deliveries.deliver(
+        outlet,
+        stages.background.clone(),
+        REPLAY_GRACE,
+    ));
     for listener in listeners {
         stages
             .requests

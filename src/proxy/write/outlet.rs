@@ -1,11 +1,6 @@
 //! The way of deliveries over HTTP: to the upstream they were meant for, with whatever they change made unusable.
 
-use std::{
-    num::NonZeroUsize,
-    path::PathBuf,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
@@ -29,20 +24,20 @@ const MODE_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Deliveries over HTTP.
 pub struct HttpOutlet {
-    // The gateway holds the queue; the queue's deliveries must not hold the gateway.
-    gateway: Weak<Gateway>,
+    // Deliveries outlast the last request of a gateway that stops: until they have ended it is still needed.
+    gateway: Arc<Gateway>,
 }
 
 impl HttpOutlet {
     /// By the upstreams of this gateway.
     pub fn new(gateway: &Arc<Gateway>) -> Self {
         Self {
-            gateway: Arc::downgrade(gateway),
+            gateway: Arc::clone(gateway),
         }
     }
 
     fn upstream(&self, origin: &Origin) -> Option<Arc<Upstream>> {
-        let gateway = self.gateway.upgrade()?;
+        let gateway = &self.gateway;
         match origin {
             Origin::Upstream(name) => gateway.upstreams.named(name),
             Origin::Forward { scheme, authority } => {
@@ -53,8 +48,12 @@ impl HttpOutlet {
     }
 
     fn credential_file(&self, route: &str) -> Option<PathBuf> {
-        let gateway = self.gateway.upgrade()?;
-        gateway.routes.named(route)?.write.credential_file.clone()
+        self.gateway
+            .routes
+            .named(route)?
+            .write
+            .credential_file
+            .clone()
     }
 
     /// The Authorization of deliveries, read anew, so that whoever renews it need not tell the gateway.
@@ -72,9 +71,8 @@ impl HttpOutlet {
     }
 
     fn is_offline(&self) -> bool {
-        self.gateway.upgrade().is_none_or(|gateway| {
-            gateway.modes.effective(None, gateway.clock.now()) == Mode::Offline
-        })
+        let now = self.gateway.clock.now();
+        self.gateway.modes.effective(None, now) == Mode::Offline
     }
 }
 
@@ -156,9 +154,7 @@ impl Outlet for HttpOutlet {
     }
 
     async fn delivered(&self, item: &Item, answer: &Answer) {
-        let Some(gateway) = self.gateway.upgrade() else {
-            return;
-        };
+        let gateway = &self.gateway;
         let (Ok(method), Ok(status)) = (
             Method::from_bytes(item.method.as_bytes()),
             http::StatusCode::from_u16(answer.status),
@@ -168,7 +164,7 @@ impl Outlet for HttpOutlet {
         let route = gateway.routes.named(&item.route);
         let settings = route.map_or(&gateway.settings, |route| &route.cache);
         let cause = Cause {
-            gateway: &gateway,
+            gateway,
             key: key_of(item),
             route: match &item.origin {
                 Origin::Upstream(name) => route.map(|route| (route, name.as_str())),
@@ -180,7 +176,7 @@ impl Outlet for HttpOutlet {
         let headers = headers_of(answer);
         let ticket = gateway.store.ticket();
         if let Some(invalidation) = cause.answered(ticket, status, &headers) {
-            invalidation.carry_out(&gateway).await;
+            invalidation.carry_out(gateway).await;
         }
     }
 }

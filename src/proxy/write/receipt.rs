@@ -114,6 +114,13 @@ pub(super) fn receipt(gateway: &Gateway, item: &Item) -> Value {
     receipt
 }
 
+/// The head of the origin's answer: its status, and its fields as a list of names and values.
+pub(super) fn head_of(answer: &Answer) -> Value {
+    let fields = answer.fields.iter();
+    let fields = fields.map(|(name, value)| json!([name, String::from_utf8_lossy(value)]));
+    json!({ "status": answer.status, "headers": fields.collect::<Vec<_>>() })
+}
+
 /// A JSON answer that nobody stores.
 pub(super) fn json_response(status: StatusCode, value: &Value) -> Response<Body> {
     let mut text = value.to_string();

@@ -44,10 +44,11 @@ async fn show((Extracted(gateway), Path(id), headers): Asked) -> Response {
     };
     let preferences = Preferences::of(&headers);
     let Some(wait) = preferences.wait else {
-        return shown(&gateway, &item);
+        return shown(&gateway, &item).await;
     };
     let settled = gateway.queue.until_settled(item.id, wait).await;
-    let mut response = shown(&gateway, &settled.ok().flatten().unwrap_or(item));
+    let item = settled.ok().flatten().unwrap_or(item);
+    let mut response = shown(&gateway, &item).await;
     let applied = Preferences {
         respond_async: false,
         ..preferences
@@ -61,8 +62,13 @@ async fn show((Extracted(gateway), Path(id), headers): Asked) -> Response {
     response
 }
 
-fn shown(gateway: &Gateway, item: &Item) -> Response {
-    let mut response = json_response(StatusCode::OK, &receipt::receipt(gateway, item));
+async fn shown(gateway: &Gateway, item: &Item) -> Response {
+    let mut value = receipt::receipt(gateway, item);
+    // What cannot be read now is left out: the state is what counts.
+    if let Ok(Some(answer)) = gateway.queue.answer(item.id).await {
+        value["response"] = receipt::head_of(&answer);
+    }
+    let mut response = json_response(StatusCode::OK, &value);
     if item.state.is_pending() {
         let secs = receipt::retry_after_secs(item, gateway.clock.now());
         response

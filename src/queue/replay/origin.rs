@@ -23,7 +23,7 @@ use tracing::{error, warn};
 use super::{
     PhaseName, Replay,
     delivery::{Finished, Sign, Standing, deliver},
-    pace::{Backoff, FIRST_PAUSE, LONGEST_PAUSE, Pace, Trouble},
+    pace::{Backoff, FIRST_PAUSE, LONGEST_LOOK, LONGEST_PAUSE, Pace, Trouble},
 };
 use crate::{
     policy::{Connectivity, Timestamp},
@@ -72,8 +72,8 @@ enum Phase {
     Recovering { wait: Duration },
     /// Who answers is to be asked first.
     Verifying,
-    /// Somebody else than the origin answers; and what was seen of it.
-    Captive { why: String },
+    /// Somebody else than the origin answers, and what was seen of it; how long it is left alone at most.
+    Captive { why: String, longest: Duration },
     /// One delivery at a time, until one gets a plausible answer.
     Canary,
     /// So many lanes at once, twice as many after as many good answers.
@@ -130,7 +130,7 @@ impl<O: Outlet> OriginReplay<O> {
                 Phase::Disconnected => self.disconnected().await,
                 Phase::Recovering { wait } => self.recovering(wait).await,
                 Phase::Verifying => self.verifying().await,
-                Phase::Captive { why } => self.captive(why).await,
+                Phase::Captive { why, longest } => self.captive(why, longest).await,
                 Phase::Canary => self.canary().await,
                 Phase::SlowStart => self.slow_start().await,
                 Phase::Steady => self.steady().await,
@@ -178,16 +178,19 @@ impl<O: Outlet> OriginReplay<O> {
                 self.proof = proof;
                 Phase::Canary
             }
-            Some(Err(why)) => Phase::Captive { why },
+            Some(Err(why)) => Phase::Captive {
+                why,
+                longest: LONGEST_LOOK,
+            },
             None => Phase::Ended,
         }
     }
 
-    async fn captive(&mut self, why: String) -> Phase {
+    async fn captive(&mut self, why: String, longest: Duration) -> Phase {
         if !std::mem::replace(&mut self.is_captive, true) {
             warn!(origin = %self.origin, why, "What answers is not taken for the origin; deliveries wait.");
         }
-        let pause = self.captive.next();
+        let pause = self.captive.next_up_to(longest);
         match self.meanwhile(sleep(pause)).await {
             Some(()) => Phase::Verifying,
             None => Phase::Ended,
@@ -266,7 +269,11 @@ impl<O: Outlet> OriginReplay<O> {
                 self.hold_for(pause);
                 None
             }
-            Event::Sign(Sign::Captive(why)) => Some(Phase::Captive { why }),
+            // The next look is a write that may end up in the portal again.
+            Event::Sign(Sign::Captive(why)) => Some(Phase::Captive {
+                why,
+                longest: LONGEST_PAUSE,
+            }),
             Event::Sign(Sign::Well | Sign::Failing(_) | Sign::Nothing) => None,
             Event::End => Some(Phase::Ended),
         }
@@ -411,7 +418,7 @@ impl<O: Outlet> OriginReplay<O> {
     fn tell(&self, phase: &Phase) {
         let statuses = &self.replay.statuses;
         match phase {
-            Phase::Captive { why } => {
+            Phase::Captive { why, .. } => {
                 statuses.enter(&self.origin, phase.name(), Some(why.clone()));
             }
             Phase::Verifying | Phase::Canary if self.is_captive => {}

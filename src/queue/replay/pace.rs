@@ -12,6 +12,10 @@ pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
+/// The longest between two probes of what answers in an origin's place: a probe costs little, and the one that passes ends an
+/// outage. As long as the prober's own longest.
+pub(super) const LONGEST_LOOK: Duration = Duration::from_secs(30);
+
 /// So much of the rate may come at once: timers are no finer than a millisecond, and must not cost throughput.
 const AT_ONCE: Duration = Duration::from_millis(10);
 
@@ -67,7 +71,11 @@ impl Default for Backoff {
 
 impl Backoff {
     pub(super) fn next(&mut self) -> Duration {
-        let pause = self.0;
+        self.next_up_to(LONGEST_PAUSE)
+    }
+
+    pub(super) fn next_up_to(&mut self, longest: Duration) -> Duration {
+        let pause = self.0.min(longest);
         self.0 = (pause * 2).min(LONGEST_PAUSE);
         pause.mul_f64(0.75 + fastrand::f64() / 4.0)
     }
