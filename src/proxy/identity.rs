@@ -4,11 +4,12 @@
 use std::{
     fs::OpenOptions,
     io::{self, Read, Write},
+    net::IpAddr,
     os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
-use http::{HeaderMap, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
 use crate::policy::CacheKey;
 
@@ -74,6 +75,33 @@ impl Identity {
             }
             // No value is this long: what belongs to one field is never taken for the other's.
             hasher.update(&u64::MAX.to_be_bytes());
+        }
+        let hash = hasher.finalize().to_hex();
+        hash[..CacheKey::CREDENTIAL_DIGITS].to_owned()
+    }
+
+    /// Who sends a request, as far as that is known: a keyed hash of every field that may be a credential, and of the address
+    /// where there is none.
+    pub(crate) fn principal<'a>(
+        &self,
+        headers: &HeaderMap,
+        credentials: impl Iterator<Item = &'a HeaderName>,
+        address: Option<IpAddr>,
+    ) -> String {
+        let mut hasher = blake3::Hasher::new_keyed(&self.secret);
+        // No length of a credential: this is none of a partition.
+        hasher.update(b"principal\xff\xff\xff");
+        let mut is_anonymous = true;
+        for name in credentials {
+            for value in headers.get_all(name) {
+                is_anonymous = false;
+                hasher.update(&(value.len() as u64).to_be_bytes());
+                hasher.update(value.as_bytes());
+            }
+            hasher.update(&u64::MAX.to_be_bytes());
+        }
+        if let Some(address) = address.filter(|_| is_anonymous) {
+            hasher.update(address.to_canonical().to_string().as_bytes());
         }
         let hash = hasher.finalize().to_hex();
         hash[..CacheKey::CREDENTIAL_DIGITS].to_owned()

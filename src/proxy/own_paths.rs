@@ -8,10 +8,14 @@ use axum::{
     routing::get,
 };
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use super::{Gateway, problem::describe, write};
 use crate::policy::Reason;
+
+/// Who asks for one of the gateway's own paths.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asker(pub(crate) Option<IpAddr>);
 
 /// The router of the gateway's own paths.
 pub(crate) fn router() -> Router<Arc<Gateway>> {

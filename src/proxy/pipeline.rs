@@ -34,6 +34,7 @@ use super::{
     hit::{Admitted, may_be_stored},
     interim,
     outgoing::remove_named,
+    own_paths::Asker,
     problem::Problem,
     query::{Gathered, QueryContent},
     refresh_ahead,
@@ -106,7 +107,7 @@ async fn go(
         return write::answer(gateway, peer, arrival, effective, route, request).await;
     }
     match &arrival.destination {
-        Destination::Own => own(gateway, request).await,
+        Destination::Own => own(gateway, arrival, request).await,
         Destination::Tunnel(_) | Destination::Upstream(_)
             if is_cut_off(gateway, arrival, &request) =>
         {
@@ -137,7 +138,8 @@ async fn go(
 }
 
 /// The gateway's own paths: the one place where a request meets the router.
-async fn own(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Reply {
+async fn own(gateway: &Arc<Gateway>, arrival: &Arrival, mut request: Request<Incoming>) -> Reply {
+    request.extensions_mut().insert(Asker(arrival.client));
     if request.uri().path() == "*" {
         let response = respond::text(StatusCode::NO_CONTENT, String::new());
         return Reply {
@@ -243,7 +245,14 @@ async fn read(
 ) -> Reply {
     // What `Connection` takes off never reaches the origin, so it may not choose a variant either.
     remove_named(request.headers_mut());
-    let found = write::overlay(gateway, effective, request.method(), request.headers()).await;
+    let found = write::overlay(
+        gateway,
+        arrival,
+        effective,
+        request.method(),
+        request.headers(),
+    )
+    .await;
     if let Some(reply) = found {
         return reply;
     }

@@ -33,6 +33,11 @@ impl Routes {
         self.routes.get(index)
     }
 
+    /// The position of the route of this name.
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
+        self.routes.iter().position(|route| route.name == name)
+    }
+
     /// The route of this name.
     pub(crate) fn named(&self, name: &str) -> Option<&RouteConfig> {
         self.routes.iter().find(|route| route.name == name)

@@ -29,7 +29,7 @@ pub(super) struct Index {
     entries: HashMap<ItemId, Entry>,
     lanes: HashMap<LaneId, Lane>,
     origins: HashMap<Arc<Origin>, OriginLanes>,
-    /// Pending writes by the hash of their URL, in order of acceptance.
+    /// Pending writes by the hash of the key their target is stored under, in order of acceptance.
     urls: HashMap<u64, SmallVec<[ItemId; 1]>>,
     /// How many these are, for those who only want to know that there are none.
     pending_urls: Arc<AtomicUsize>,
@@ -318,7 +318,7 @@ impl Index {
         (entry.is_in_lane && head != id).then_some(head)
     }
 
-    /// The writes to a URL that are pending, in order of acceptance. A hash of it is compared: whoever must be sure looks into
+    /// The writes to what is stored under a key that are pending, in order of acceptance. A hash of it is compared: whoever must be sure looks into
     /// the items.
     pub(super) fn pending(&self, url: &str) -> &[ItemId] {
         let found = self.urls.get(&url_hash(url));
@@ -534,7 +534,7 @@ impl Entry {
             accepted_at: item.accepted_at,
             waits_since: item.waits_since(),
             next_at: item.next_at,
-            url: url_hash(&item.url),
+            url: url_hash(&item.stored_under),
             client: item.client,
         }
     }
@@ -723,7 +723,7 @@ mod tests {
         let items = [write(1, "a", "x"), write(2, "b", "y")];
         let mut index = index(&items);
         assert_eq!((index.usage().items, index.counts()[0]), (2, 2));
-        assert_eq!(index.pending(&items[0].url), [id(1), id(2)]);
+        assert_eq!(index.pending(&items[0].stored_under), [id(1), id(2)]);
         for item in &items {
             index.change(&Item {
                 state: State::Cancelled,

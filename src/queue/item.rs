@@ -140,8 +140,9 @@ pub struct Item {
     pub method: String,
     /// The effective upstream URI.
     pub url: String,
-    /// The partition of the cache in which what it changes is stored, if that has a name.
-    pub partition: Option<String>,
+    /// The key of the cache under which its target is stored: what reads of the target ask for, partition included, which need
+    /// not be the URL as it is sent.
+    pub stored_under: String,
     /// Who may read its receipt and sees its overlay: keyed hash of the client's credential.
     pub principal: String,
     /// Hash of whom it counts for (`queue.max_client_items`): the credential, or the address of a client without one.

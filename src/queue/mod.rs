@@ -48,7 +48,8 @@ pub use self::{
         Repeat, Revival, Sealed, State, StoredBody,
     },
     journal::{
-        Appended, JournalError, KeyHash, NewBody, NewWrite, OpenError, SpoolFile, Unavailable,
+        Appended, Field, JournalError, KeyHash, NewBody, NewWrite, OpenError, SpoolFile,
+        Unavailable,
     },
     lane::LaneId,
     operate::{
@@ -68,7 +69,7 @@ pub use self::{
 };
 use self::{
     index::{Full, Index, Room, Unclaimable},
-    journal::{AppendError, Change, Field, Journal},
+    journal::{AppendError, Change, Journal},
     operate::Redrives,
     replay::{Replay, Statuses},
 };
@@ -79,6 +80,9 @@ use crate::{
 
 /// Bodies up to this are kept in the database, and in memory while they are gathered.
 pub const INLINE_BODY_MAX_BYTES: usize = journal::INLINE_BODY_MAX_BYTES as usize;
+
+/// So many may wait for the end of a write at once.
+const WAITERS_MAX: usize = 256;
 
 /// Changes that a slow watcher may be behind.
 const CHANGES_KEPT: usize = 1_024;
@@ -100,6 +104,8 @@ struct Inner {
     /// How many URLs have pending writes.
     pending_urls: Arc<AtomicUsize>,
     changes: broadcast::Sender<Changed>,
+    /// Places for those who wait for the end of a write.
+    waiters: Semaphore,
     /// Something was appended, or changed by an operator: there may be something to deliver.
     wake: Arc<Notify>,
     statuses: Arc<Statuses>,
@@ -169,6 +175,7 @@ impl Queue {
         Ok(Self {
             inner: Arc::new(Inner {
                 changes: broadcast::Sender::new(CHANGES_KEPT),
+                waiters: Semaphore::new(WAITERS_MAX),
                 wake: Arc::default(),
                 statuses: Arc::new(Statuses::new(Arc::clone(&clock))),
                 config,
@@ -306,7 +313,7 @@ impl Queue {
         self.index().position(id)
     }
 
-    /// When a write is tried next, at the earliest.
+    /// The head of the lane of a write, if that is another.
     pub fn blocked_by(&self, id: ItemId) -> Option<ItemId> {
         self.index().blocked_by(id)
     }
@@ -357,6 +364,10 @@ impl Queue {
         limit: Duration,
     ) -> Result<Option<Item>, JournalError> {
         let deadline = Instant::now() + limit;
+        // Each waiter hears of every change. Beyond the bound nobody waits: the client asks again.
+        let Ok(_place) = self.inner.waiters.try_acquire() else {
+            return self.item(id).await;
+        };
         // Before the first look, so that no change is missed.
         let mut changes = self.subscribe();
         loop {
@@ -386,12 +397,12 @@ impl Queue {
         self.inner.changes.subscribe()
     }
 
-    /// How many writes to a URL are pending. Costs one load where there are none at all.
-    pub fn pending_writes(&self, url: impl FnOnce() -> String) -> usize {
+    /// How many writes to what is stored under a key are pending. Costs one load where there are none at all.
+    pub fn pending_writes(&self, key: &str) -> usize {
         if self.has_no_pending() {
             return 0;
         }
-        self.index().pending(&url()).len()
+        self.index().pending(key).len()
     }
 
     /// Whether no URL has pending writes.
@@ -470,6 +481,12 @@ impl From<AppendError> for Refused {
             AppendError::Unavailable(why) => Self::Unavailable(why),
         }
     }
+}
+
+/// Whether the value of an `If-Match` names a state of its target that a first execution ends: any entity tag does, `*` does not
+/// (RFC 9110 section 13.1.1).
+pub fn names_a_state(if_match: &[u8]) -> bool {
+    if_match.contains(&b'"')
 }
 
 /// Whom a write counts for, as a number.

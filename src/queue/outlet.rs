@@ -108,6 +108,9 @@ pub enum SendError {
     /// Some of it may have been sent, and executed.
     #[error("no answer: {0}")]
     Unknown(String),
+    /// Not now, for a reason of this write alone; nothing was sent.
+    #[error("not now: {0}")]
+    Deferred(String),
     /// It can never be sent: the origin is no longer configured, or the address is forbidden.
     #[error("cannot be sent: {0}")]
     Impossible(String),

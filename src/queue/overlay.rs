@@ -43,33 +43,37 @@ enum Known {
 }
 
 impl Queue {
-    /// What a read of this URL by this principal finds of its pending writes; `None`: nothing that differs from what it would
+    /// What a read of what is stored under this key by this principal finds of its pending writes; `None`: nothing that differs from what it would
     /// find without them, or nothing that is known. `stored`: the representation that is stored now, if a PATCH needs one.
     ///
     /// # Errors
     /// When the journal cannot be read.
     pub async fn overlay(
         &self,
-        url: &str,
+        key: &str,
         principal: &str,
         stored: impl Future<Output = Option<Representation>> + Send,
     ) -> Result<Option<Overlay>, JournalError> {
-        let pending: Vec<ItemId> = self.index().pending(url).to_vec();
+        let pending: Vec<ItemId> = self.index().pending(key).to_vec();
         if pending.len() > WRITES_MAX {
             return Ok(None);
         }
+        let mut seen = Vec::with_capacity(pending.len());
+        for id in pending {
+            let item = self.inner.journal.item(id).await?;
+            seen.extend(item.filter(|item| {
+                item.stored_under == key
+                    && item.principal == principal
+                    && item.pending_reads == PendingReads::Overlay
+            }));
+        }
+        // What was before the last whole representation makes no difference, and is not read.
+        let is_whole = |item: &Item| matches!(item.method.as_str(), "PUT" | "DELETE");
+        let from = seen.iter().rposition(is_whole).unwrap_or(0);
         let mut stored = Some(Box::pin(stored));
         let mut known = Known::Untouched;
-        for id in pending {
-            let Some(item) = self.inner.journal.item(id).await? else {
-                continue;
-            };
-            let is_seen = item.url == url
-                && item.principal == principal
-                && item.pending_reads == PendingReads::Overlay;
-            if is_seen {
-                known = self.after(known, &item, &mut stored).await?;
-            }
+        for item in &seen[from..] {
+            known = self.after(known, item, &mut stored).await?;
         }
         Ok(match known {
             Known::Left(overlay) => Some(overlay),

@@ -60,7 +60,7 @@ pub enum KeyFileError {
 
 /// Why sealed fields do not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OpenSealedError {
+pub(super) enum OpenSealedError {
     /// The key is not in the key file any more.
     #[error("the key that sealed the credentials is not in the key file")]
     UnknownKey,

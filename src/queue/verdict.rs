@@ -124,7 +124,8 @@ pub(super) fn judge(answer: Result<&Received, &SendError>, by: &Judged<'_>) -> V
         },
         Err(SendError::Disconnected(_)) => Verdict::Unsent(Unsent::Disconnected),
         Err(SendError::Busy) => Verdict::Unsent(Unsent::Busy),
-        Err(SendError::NotSent(_)) => Verdict::Unsent(Unsent::HandedBack),
+        // What is put off is put back before it is judged.
+        Err(SendError::NotSent(_) | SendError::Deferred(_)) => Verdict::Unsent(Unsent::HandedBack),
         Err(SendError::Unknown(_)) => retry_or_ask(by.item),
         Err(SendError::Impossible(why)) => Verdict::Park(Parked::Operator, Some(why.clone())),
     }

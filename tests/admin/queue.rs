@@ -536,13 +536,15 @@ struct Events {
 }
 
 impl Events {
+    fn request(gateway: &Gateway, query: &str) -> Request {
+        let token = gateway.admin.bearer();
+        let token = token.expect("the admin client has a token");
+        let request = Request::get(&format!("/api/v1/events{query}"));
+        request.header("Authorization", &format!("Bearer {token}"))
+    }
+
     async fn open(gateway: &Gateway, query: &str, last: Option<&str>) -> Self {
-        let target = format!("/api/v1/events{query}");
-        let token = gateway
-            .admin
-            .bearer()
-            .expect("the admin client has a token");
-        let mut request = Request::get(&target).header("Authorization", &format!("Bearer {token}"));
+        let mut request = Self::request(gateway, query);
         if let Some(last) = last {
             request = request.header("Last-Event-ID", last);
         }

@@ -74,6 +74,7 @@ impl Client {
     }
 
     /// The token it sends along.
+    #[allow(dead_code, reason = "not every binary that shares this asks")]
     pub(crate) fn bearer(&self) -> Option<&str> {
         self.bearer.as_deref()
     }

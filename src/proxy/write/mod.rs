@@ -22,7 +22,7 @@ mod receipt;
 mod receipts;
 mod unstorable;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, Method, Request, Response, header, request};
 use tracing::warn;
@@ -41,6 +41,7 @@ use super::{
     effective::{Effective, Via},
     failure::Failed,
     hold_down::retry_after,
+    outgoing::remove_named,
     problem::Problem,
     request::{self as outgoing, Conditions},
     respond::Reply,
@@ -135,6 +136,8 @@ impl<'a> Write<'a> {
         route: &'a RouteConfig,
         mut head: request::Parts,
     ) -> Result<Self, Problem> {
+        // Before anything is made of it: what `Connection` takes off never reaches the origin.
+        remove_named(&mut head.headers);
         let settings = &route.write;
         let preferences = Preferences::of(&head.headers);
         let key = key::take(&mut head.headers, settings).map_err(|error| {
@@ -246,7 +249,9 @@ impl<'a> Write<'a> {
             Outcome::QueueAmbiguous => {
                 drop(attempt);
                 let first = FirstAttempt::of(&sent, began, now, Ambiguity::Perhaps);
-                self.append(new, &first).await
+                // That it was not taken would be heard as that it was not executed.
+                let appended = self.append(new, &first).await;
+                appended.map_err(|_| Box::new(unknown(&sent)))
             }
         }
     }
@@ -302,7 +307,8 @@ impl<'a> Write<'a> {
         if self.route.write.credential_file.is_some() {
             new.fields
                 .retain(|(name, _)| name != header::AUTHORIZATION.as_str());
-        } else if let Some(what) = unstorable::signature(&self.head.headers) {
+        }
+        if let Some(what) = unstorable::signature(&new.fields) {
             let detail =
                 format!("{what}: it would not be valid any more when the write is delivered");
             return Err(Box::new(Problem::new(
@@ -337,8 +343,7 @@ impl<'a> Write<'a> {
                 &self.route.write,
             ));
         };
-        let settled = queue.until_settled(item.id, wait).await;
-        let item = settled.ok().flatten().unwrap_or(item);
+        let item = settled(self.gateway, item, wait).await;
         let answer = queue.answer(item.id).await.ok().flatten();
         match answer.filter(|answer| !answer.is_truncated) {
             Some(answer) => Ok(receipt::answered(&item, &answer, self.preferences)),
@@ -356,8 +361,11 @@ impl<'a> Write<'a> {
         let now = gateway.clock.now();
         let key = self.effective.cache_key();
         let method = self.head.method.to_string();
-        let url = key.uri().to_owned();
-        let principal = gateway.identity.partition(&self.head.headers);
+        let url = self
+            .effective
+            .uri()
+            .map_or_else(|_| key.uri().to_owned(), |uri| uri.to_string());
+        let principal = principal(gateway, &self.head.headers, self.arrival.client);
         let known_by = self.key.as_ref().filter(|key| key.is_clients);
         let item = Item {
             id: ItemId::from_bytes([0; 16]),
@@ -388,13 +396,15 @@ impl<'a> Write<'a> {
             ended_at: None,
             revived: None,
             client: self.client(&principal),
-            partition: key.partition().map(str::to_owned),
+            stored_under: key.as_str().to_owned(),
             principal,
             method,
             url,
         };
+        // The partition tells one virtual host from another.
+        let target = format!("{} {}", key.partition().unwrap_or_default(), item.url);
         let known_by =
-            known_by.map(|key| KeyHash::new(&item.principal, &item.method, &item.url, &key.text));
+            known_by.map(|key| KeyHash::new(&item.principal, &item.method, &target, &key.text));
         let headers = self.outgoing_headers();
         let fields = headers.iter();
         let fields =
@@ -417,6 +427,28 @@ impl<'a> Write<'a> {
             _ => queue::client_hash(principal),
         }
     }
+}
+
+/// Who sends a request, to whom its writes belong.
+fn principal(gateway: &Gateway, headers: &HeaderMap, address: Option<IpAddr>) -> String {
+    let known = [
+        header::AUTHORIZATION,
+        header::COOKIE,
+        header::PROXY_AUTHORIZATION,
+    ];
+    let credentials = known
+        .iter()
+        .chain(&gateway.queue.config().sensitive_headers);
+    gateway.identity.principal(headers, credentials, address)
+}
+
+/// A write once it is settled, or as it is when nobody may wait for it any longer.
+async fn settled(gateway: &Gateway, item: Item, wait: Duration) -> Item {
+    let settled = tokio::select! {
+        settled = gateway.queue.until_settled(item.id, wait) => settled,
+        () = gateway.draining.cancelled() => gateway.queue.item(item.id).await,
+    };
+    settled.ok().flatten().unwrap_or(item)
 }
 
 /// What is known of the first attempt of a write that is queued after it.
@@ -481,7 +513,8 @@ impl FirstAttempt {
 
 /// What a second sending may do.
 fn repeat_of(head: &request::Parts, has_key: bool, settings: &WriteSettings) -> Repeat {
-    let is_conditional = head.headers.contains_key(header::IF_MATCH);
+    let mut conditions = head.headers.get_all(header::IF_MATCH).iter();
+    let is_conditional = conditions.any(|value| queue::names_a_state(value.as_bytes()));
     let is_idempotent = head.method == Method::PUT || head.method == Method::DELETE;
     if is_conditional {
         Repeat::Conditional
@@ -518,16 +551,21 @@ fn observed(sent: &Result<Response<ResponseBody>, Failed>) -> Option<Observation
 
 /// 502 or 504, as the failure would have it.
 fn unknown(sent: &Result<Response<ResponseBody>, Failed>) -> Problem {
-    let Err(failed) = sent else {
-        return Problem::new(Reason::Internal, "an answer is no unknown outcome");
+    let (status, what) = match sent {
+        Ok(response) => {
+            let status = response.status();
+            (status, format!("the origin's gateway answered {status}"))
+        }
+        Err(failed) => {
+            let failure = failed.to_problem(None);
+            (failure.status(), failure.detail)
+        }
     };
-    let failure = failed.to_problem(None);
     let detail = format!(
-        "{}; the origin may have executed the write, which is not sent again by itself",
-        failure.detail
+        "{what}; the origin may have executed the write, which is not sent again by itself"
     );
     Problem {
-        status: Some(failure.status()),
+        status: Some(status),
         ..Problem::new(Reason::OutcomeUnknown, detail)
     }
 }

@@ -61,13 +61,20 @@ impl HttpOutlet {
         let Some(path) = self.credential_file(route) else {
             return Ok(None);
         };
-        let unusable = |why: String| SendError::NotSent(format!("{}: {why}", path.display()));
+        let unusable = |why: String| SendError::Deferred(format!("{}: {why}", path.display()));
         let text = tokio::fs::read_to_string(&path).await;
         let text = text.map_err(|error| unusable(error.to_string()))?;
         let value = HeaderValue::try_from(text.trim());
         let mut value = value.map_err(|_| unusable("not the value of a field".to_owned()))?;
         value.set_sensitive(true);
         Ok(Some(value))
+    }
+
+    fn is_route_offline(&self, route: &str) -> bool {
+        let gateway = &self.gateway;
+        let position = gateway.routes.position(route);
+        position.is_some()
+            && gateway.modes.effective(position, gateway.clock.now()) == Mode::Offline
     }
 
     fn is_offline(&self) -> bool {
@@ -119,6 +126,10 @@ impl Outlet for HttpOutlet {
     }
 
     async fn send(&self, delivery: Delivery) -> Result<Received, SendError> {
+        if self.is_route_offline(&delivery.route) {
+            let why = format!("the mode of route `{}` is offline", delivery.route);
+            return Err(SendError::Deferred(why));
+        }
         let missing =
             || SendError::Impossible(format!("there is no upstream `{}`", delivery.origin));
         let upstream = self.upstream(&delivery.origin).ok_or_else(missing)?;
@@ -165,7 +176,7 @@ impl Outlet for HttpOutlet {
         let settings = route.map_or(&gateway.settings, |route| &route.cache);
         let cause = Cause {
             gateway,
-            key: key_of(item),
+            key: CacheKey::from_text(&item.stored_under),
             route: match &item.origin {
                 Origin::Upstream(name) => route.map(|route| (route, name.as_str())),
                 Origin::Forward { .. } => None,
@@ -178,14 +189,6 @@ impl Outlet for HttpOutlet {
         if let Some(invalidation) = cause.answered(ticket, status, &headers) {
             invalidation.carry_out(gateway).await;
         }
-    }
-}
-
-/// What a response to the write would be filed under.
-fn key_of(item: &Item) -> CacheKey {
-    match &item.partition {
-        Some(partition) => CacheKey::from_text(&format!("~{partition} {}", item.url)),
-        None => CacheKey::from_text(&item.url),
     }
 }
 

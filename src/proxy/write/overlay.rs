@@ -6,12 +6,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use http_body_util::BodyExt;
 use tracing::warn;
 
-use super::receipt;
+use super::{principal, receipt};
 use crate::{
     policy::{self, Reason},
     proxy::{
         Gateway,
         access::CacheUse,
+        arrival::Arrival,
         body::Body,
         effective::Effective,
         ranges::Source,
@@ -30,9 +31,7 @@ const PATCHED_MAX_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Says how many writes are pending, if any are.
 pub(crate) fn mark(gateway: &Gateway, effective: &Effective, headers: &mut HeaderMap) {
-    let pending = gateway
-        .queue
-        .pending_writes(|| effective.cache_key().uri().to_owned());
+    let pending = gateway.queue.pending_writes(&effective.key);
     if pending > 0 {
         headers.insert(HARDTACK_PENDING_WRITES, HeaderValue::from(pending));
     }
@@ -40,13 +39,13 @@ pub(crate) fn mark(gateway: &Gateway, effective: &Effective, headers: &mut Heade
 
 /// Whether a read of this may have another answer than the stored one: then it is no plain hit.
 pub(crate) fn has_overlay(gateway: &Gateway, effective: &Effective) -> bool {
-    let url = || effective.cache_key().uri().to_owned();
-    gateway.queue.pending_writes(url) > 0
+    gateway.queue.pending_writes(&effective.key) > 0
 }
 
 /// The answer to a read that the client's own pending writes give; `None` where they give none.
 pub(crate) async fn overlay(
     gateway: &Arc<Gateway>,
+    arrival: &Arrival,
     effective: &Effective,
     method: &Method,
     headers: &HeaderMap,
@@ -55,9 +54,12 @@ pub(crate) async fn overlay(
         return None;
     }
     let key = effective.cache_key();
-    let principal = gateway.identity.partition(headers);
+    let principal = principal(gateway, headers, arrival.client);
     let stored = stored(gateway, effective, headers);
-    let found = gateway.queue.overlay(key.uri(), &principal, stored).await;
+    let found = gateway
+        .queue
+        .overlay(key.as_str(), &principal, stored)
+        .await;
     let found = found.unwrap_or_else(|error| {
         warn!(%key, %error, "Pending writes cannot be read; the read is answered without them.");
         None

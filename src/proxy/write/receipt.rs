@@ -33,8 +33,15 @@ pub(super) fn accepted(
         None => json_response(StatusCode::ACCEPTED, &receipt(gateway, item)),
     };
     let headers = response.headers_mut();
-    set(headers, header::LOCATION, &location(item));
-    set(headers, header::CACHE_CONTROL, "no-store");
+    // What the route's own answer says goes before.
+    for (name, value) in [
+        (header::LOCATION, location(item)),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+    ] {
+        if !headers.contains_key(&name) {
+            set(headers, name, &value);
+        }
+    }
     let now = gateway.clock.now();
     headers
         .entry(header::RETRY_AFTER)

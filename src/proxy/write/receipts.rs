@@ -1,12 +1,12 @@
 //! Receipts, for clients: what has become of a queued write, and what the origin said to it.
 //!
-//! Whoever reads or takes back a write shows the credential that it was sent with, or the admin token. To anybody else there is
-//! no such write. The ids of writes without a credential cannot be guessed.
+//! Whoever reads or takes back a write shows the credential that it was sent with, or comes from the address that it came from
+//! without one; or shows the admin token. To anybody else there is no such write.
 
 use std::sync::Arc;
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Path, State as Extracted},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
@@ -18,10 +18,10 @@ use tracing::warn;
 
 use super::{
     prefer::{PREFERENCE_APPLIED, Preferences},
-    receipt,
+    principal, receipt, settled,
 };
 use crate::{
-    proxy::Gateway,
+    proxy::{Gateway, own_paths::Asker},
     queue::{CancelError, Item, ItemId, JournalError},
 };
 
@@ -35,10 +35,15 @@ pub(crate) fn router() -> Router<Arc<Gateway>> {
         .route("/.well-known/hardtack/queue/{id}/response", get(response))
 }
 
-type Asked = (Extracted<Arc<Gateway>>, Path<String>, HeaderMap);
+type Asked = (
+    Extracted<Arc<Gateway>>,
+    Path<String>,
+    Extension<Asker>,
+    HeaderMap,
+);
 
-async fn show((Extracted(gateway), Path(id), headers): Asked) -> Response {
-    let item = match find(&gateway, &id, &headers).await {
+async fn show((Extracted(gateway), Path(id), Extension(asker), headers): Asked) -> Response {
+    let item = match find(&gateway, &id, asker, &headers).await {
         Ok(item) => item,
         Err(refusal) => return refusal,
     };
@@ -46,8 +51,7 @@ async fn show((Extracted(gateway), Path(id), headers): Asked) -> Response {
     let Some(wait) = preferences.wait else {
         return shown(&gateway, &item).await;
     };
-    let settled = gateway.queue.until_settled(item.id, wait).await;
-    let item = settled.ok().flatten().unwrap_or(item);
+    let item = settled(&gateway, item, wait).await;
     let mut response = shown(&gateway, &item).await;
     let applied = Preferences {
         respond_async: false,
@@ -78,8 +82,8 @@ async fn shown(gateway: &Gateway, item: &Item) -> Response {
     response
 }
 
-async fn response((Extracted(gateway), Path(id), headers): Asked) -> Response {
-    let item = match find(&gateway, &id, &headers).await {
+async fn response((Extracted(gateway), Path(id), Extension(asker), headers): Asked) -> Response {
+    let item = match find(&gateway, &id, asker, &headers).await {
         Ok(item) => item,
         Err(refusal) => return refusal,
     };
@@ -95,8 +99,8 @@ async fn response((Extracted(gateway), Path(id), headers): Asked) -> Response {
     }
 }
 
-async fn take_back((Extracted(gateway), Path(id), headers): Asked) -> Response {
-    let item = match find(&gateway, &id, &headers).await {
+async fn take_back((Extracted(gateway), Path(id), Extension(asker), headers): Asked) -> Response {
+    let item = match find(&gateway, &id, asker, &headers).await {
         Ok(item) => item,
         Err(refusal) => return refusal,
     };
@@ -122,13 +126,18 @@ async fn take_back((Extracted(gateway), Path(id), headers): Asked) -> Response {
     }
 }
 
-async fn find(gateway: &Gateway, id: &str, headers: &HeaderMap) -> Result<Item, Response> {
+async fn find(
+    gateway: &Gateway,
+    id: &str,
+    Asker(address): Asker,
+    headers: &HeaderMap,
+) -> Result<Item, Response> {
     let id: ItemId = id.parse().map_err(|_| missing())?;
     let item = gateway.queue.item(id).await;
     let item = item
         .map_err(|error| unreadable(&error))?
         .ok_or_else(missing)?;
-    let is_own = item.principal == gateway.identity.partition(headers);
+    let is_own = item.principal == principal(gateway, headers, address);
     if is_own || (gateway.is_operator)(headers) {
         Ok(item)
     } else {

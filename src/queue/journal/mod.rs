@@ -74,7 +74,7 @@ use super::{
 use crate::{clock::SharedClock, telemetry::Metrics};
 
 /// Bodies up to this are in the database; files are faster beyond it.
-pub const INLINE_BODY_MAX_BYTES: u64 = 64 * 1024;
+pub(super) const INLINE_BODY_MAX_BYTES: u64 = 64 * 1024;
 
 /// The journal of one queue. Cheap to clone.
 #[derive(Clone)]

@@ -63,7 +63,7 @@ pub(super) fn placeholder(id: ItemId) -> Item {
         on_stuck: OnStuck::Continue,
         method: String::new(),
         url: String::new(),
-        partition: None,
+        stored_under: String::new(),
         principal: String::new(),
         client: 0,
         body_bytes: 0,

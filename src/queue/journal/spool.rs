@@ -35,7 +35,7 @@ pub struct SpoolFile {
     path: PathBuf,
     name: String,
     // `None` once it is finished.
-    writing: Option<Writing>,
+    writing: Option<Box<Writing>>,
     bytes: u64,
     checksum: u64,
     sha256: [u8; 32],
@@ -86,11 +86,11 @@ impl Spool {
         Ok(SpoolFile {
             path,
             name,
-            writing: Some(Writing {
+            writing: Some(Box::new(Writing {
                 file,
                 sha256: Context::new(&SHA256),
                 checksum: Xxh3::new(),
-            }),
+            })),
             bytes: 0,
             checksum: 0,
             sha256: [0; 32],

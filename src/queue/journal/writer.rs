@@ -307,38 +307,30 @@ impl Inner {
         let is_low = self.space.check();
         let now = self.clock.now();
         let mut prepared = Vec::with_capacity(appends.len());
-        for append in appends {
+        for mut append in appends {
             if is_low {
                 refuse(append, Unavailable::NoSpace);
                 continue;
             }
-            let append = match self.inlined(append) {
-                Ok(append) => append,
-                Err(append) => {
-                    refuse(append, Unavailable::Failing);
-                    continue;
-                }
-            };
+            if let Err(error) = self.inline(&mut append) {
+                tracing::error!(%error, "Cannot read a spool file.");
+                refuse(append, Unavailable::Failing);
+                continue;
+            }
             let id = ids.next(now);
             prepared.extend(append.prepare(id, &self.keyring, |name| self.is_sensitive(name)));
         }
         prepared
     }
 
-    /// With a small body in the record, whatever it came in: only items with larger ones are asked for their files at start.
-    fn inlined(&self, mut append: Append) -> Result<Append, Append> {
+    /// Puts a small body into the record, whatever it came in: only items with larger ones are asked for their files at start.
+    fn inline(&self, append: &mut Append) -> std::io::Result<()> {
         if let NewBody::Spooled(file) = &append.write.body
             && file.bytes() <= INLINE_BODY_MAX_BYTES
         {
-            match self.spool.read(file) {
-                Ok(body) => append.write.body = NewBody::Inline(body),
-                Err(error) => {
-                    tracing::error!(%error, "Cannot read a spool file.");
-                    return Err(append);
-                }
-            }
+            append.write.body = NewBody::Inline(self.spool.read(file)?);
         }
-        Ok(append)
+        Ok(())
     }
 
     /// Writes the batch; after a failure the database is opened again and it is written once more.

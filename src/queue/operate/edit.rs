@@ -8,11 +8,12 @@ use super::{
     super::{
         INLINE_BODY_MAX_BYTES, Item, ItemId, Queue, Repeat,
         journal::{Change, Field, NewBody},
-        weight_bytes,
+        names_a_state, weight_bytes,
     },
     OperateError, STUCK,
     change::{parked, revived, was},
 };
+use crate::policy::CacheKey;
 
 /// Fields that belong to a connection or to its framing (RFC 9110 sections 7.6.1 and 8.6): whoever sends makes them.
 const NOT_OURS: [&str; 9] = [
@@ -78,8 +79,10 @@ impl Queue {
         let mut fields = self.fields_to_edit(id, &edit).await?;
         apply_fields(&mut fields, &edit)?;
         let key = edited_key(&before, &mut fields, &edit)?;
+        let url = edited_url(&before.url, edit.path.as_deref())?;
         let mut item = Item {
-            url: edited_url(&before.url, edit.path.as_deref())?,
+            stored_under: edited_target(&before, &url),
+            url,
             repeat: repeat_of(&before, &fields, key.as_deref()),
             is_client_key: before.is_client_key && key == before.idempotency_key,
             idempotency_key: key,
@@ -220,12 +223,24 @@ fn new_key() -> Result<String, OperateError> {
 
 /// What a second sending of the edited write may do.
 fn repeat_of(before: &Item, fields: &[Field], key: Option<&str>) -> Repeat {
-    let is_conditional = fields.iter().any(|(name, _)| name == "if-match");
+    let mut values = fields.iter().filter(|(name, _)| name == "if-match");
+    let is_conditional = values.any(|(_, value)| names_a_state(value));
     match before.repeat {
         Repeat::Harmless => Repeat::Harmless,
         Repeat::Keyed if key.is_some() => Repeat::Keyed,
         _ if is_conditional => Repeat::Conditional,
         _ => Repeat::Doubtful,
+    }
+}
+
+/// What another URL is stored under: the same partition of the cache.
+fn edited_target(before: &Item, url: &str) -> String {
+    if url == before.url {
+        return before.stored_under.clone();
+    }
+    match CacheKey::from_text(&before.stored_under).partition() {
+        Some(partition) => format!("~{partition} {url}"),
+        None => url.to_owned(),
     }
 }
 

@@ -26,6 +26,9 @@ use crate::{
     },
 };
 
+/// What is put off for a reason of its own is looked at again after this.
+const DEFERRED_FOR: Duration = Duration::from_secs(5);
+
 /// The number of the attempt, in what is sent.
 const ATTEMPT: HeaderName = HeaderName::from_static("hardtack-attempt");
 
@@ -167,6 +170,10 @@ impl<O: Outlet> Delivering<O> {
         } = outgoing;
         let sent = unless_it_panics(self.replay.outlet.send(delivery)).await;
         let answer = sent.unwrap_or_else(|| Err(SendError::Unknown("sending it panicked".into())));
+        if let Err(SendError::Deferred(why)) = &answer {
+            let why = why.clone();
+            return self.defer(why).await;
+        }
         let attempt = Attempt {
             at: began_at,
             took_millis: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -187,6 +194,18 @@ impl<O: Outlet> Delivering<O> {
         self.record(item, answer.ok().map(|received| received.answer))
             .await;
         Finished { sign, floor }
+    }
+
+    /// Puts the write off for a reason of its own: no attempt was made, and nothing was learnt of the origin.
+    async fn defer(mut self, why: String) -> Finished {
+        let mut item = self.item.clone();
+        if item.remark.as_ref() != Some(&why) {
+            warn!(id = %item.id, route = item.route, why, "A queued write is put off.");
+        }
+        item.remark = Some(why);
+        item.next_at = self.replay.clock.now().plus(DEFERRED_FOR);
+        self.hand_over(Change::Update(item.clone()), &item).await;
+        Finished::of(Sign::Nothing)
     }
 
     /// What follows from the answer. One that looks like a captive portal's is only believed to be the origin's when that can

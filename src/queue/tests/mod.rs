@@ -43,7 +43,7 @@ pub(super) fn item() -> Item {
         on_stuck: OnStuck::Halt,
         method: "POST".to_owned(),
         url: "http://api.example/orders".to_owned(),
-        partition: None,
+        stored_under: "http://api.example/orders".to_owned(),
         principal: String::new(),
         client: 0,
         body_bytes: 0,

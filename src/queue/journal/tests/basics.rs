@@ -291,7 +291,7 @@ async fn pauses_and_audit_entries_are_there_after_a_restart() {
         .record_audited(Change::Note, entries[1].clone())
         .await
         .unwrap();
-    assert_eq!(fixture.journal.pauses(), [pause.clone()]);
+    assert_eq!(fixture.journal.pauses(), std::slice::from_ref(&pause));
     let fixture = fixture.reopen().await;
     assert_eq!(fixture.journal.pauses(), [pause]);
     let audit = fixture.journal.audit(None, 10).await.unwrap();

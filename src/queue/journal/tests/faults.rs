@@ -65,11 +65,6 @@ impl FaultyStorage {
         self.shared.is_armed.store(false, Ordering::SeqCst);
     }
 
-    /// Writes and syncs so far.
-    pub(in crate::queue) fn operations(&self) -> u64 {
-        self.shared.operations.load(Ordering::SeqCst)
-    }
-
     /// The power is lost: of what was not synced, what `keeps` says is there all the same. Whoever has it open writes nothing
     /// any more.
     pub(in crate::queue) fn crash(&self, keeps: Keeps) {
@@ -92,10 +87,6 @@ impl FaultyStorage {
             }
         }
         self.heal();
-    }
-
-    pub(in crate::queue) fn is_writable(&self) -> bool {
-        self.shared.check().is_ok()
     }
 
     pub(in crate::queue::journal) fn check(&self) -> io::Result<()> {

@@ -225,7 +225,7 @@ fn new_write(body: Bytes, now: Timestamp) -> NewWrite {
         on_stuck: OnStuck::Halt,
         method: "POST".to_owned(),
         url: "http://a.example/orders".to_owned(),
-        partition: None,
+        stored_under: "http://a.example/orders".to_owned(),
         principal: "me".to_owned(),
         client: 7,
         body_bytes: body.len() as u64,
