@@ -66,6 +66,7 @@ struct Entry {
     accepted_at: Timestamp,
     waits_since: Timestamp,
     next_at: Timestamp,
+    is_repeatable: bool,
     url: u64,
     client: u64,
 }
@@ -272,7 +273,24 @@ impl Index {
         if at > now {
             return None;
         }
-        self.claim(id, State::is_pending).ok().map(|_| id)
+        self.claim_for_delivery(id)
+    }
+
+    /// Like [`Self::take_due`], of the heads that do no harm when they are sent twice. Looks at everything that is due.
+    pub(super) fn take_due_repeatable(
+        &mut self,
+        origin: &Origin,
+        now: Timestamp,
+    ) -> Option<ItemId> {
+        let due = &self.origins.get(origin)?.due;
+        let mut heads = due.iter().take_while(|(at, _, _)| *at <= now);
+        let is_repeatable = |id| {
+            self.entries
+                .get(id)
+                .is_some_and(|entry| entry.is_repeatable)
+        };
+        let (_, id, _) = *heads.find(|(_, id, _)| is_repeatable(id))?;
+        self.claim_for_delivery(id)
     }
 
     /// When the next head of this origin that nobody works on is due.
@@ -396,6 +414,10 @@ impl Index {
             })
         };
         self.lanes.iter().filter_map(facts).collect()
+    }
+
+    fn claim_for_delivery(&mut self, id: ItemId) -> Option<ItemId> {
+        self.claim(id, State::is_pending).ok().map(|_| id)
     }
 
     fn insert(&mut self, item: &Item) {
@@ -534,6 +556,7 @@ impl Entry {
             accepted_at: item.accepted_at,
             waits_since: item.waits_since(),
             next_at: item.next_at,
+            is_repeatable: item.repeat.is_allowed(),
             url: url_hash(&item.stored_under),
             client: item.client,
         }

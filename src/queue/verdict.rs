@@ -1,7 +1,8 @@
 //! What the answer to a delivery, or its absence, means for the write. Pure: the clock's time is an argument.
 //!
 //! Two questions, in this order. Was it the origin that answered ([`Verdict::Captive`])? And what follows from the answer: the
-//! table of the write queue's specification, in [`by_status`]. Invariant: a write is only to be sent again when nothing was
+//! table of the write queue's specification, in [`by_status`]. Where the first has no sure answer, what may have been executed
+//! and must not be twice is an operator's ([`Verdict::Suspect`]). Invariant: a write is only to be sent again when nothing was
 //! executed, or when a second execution does no harm ([`Repeat`](super::Repeat)).
 
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub(super) enum Verdict {
     Unsent(Unsent),
     /// Somebody else than the origin answered, and why that is thought. No attempt was made.
     Captive(Suspicion),
+    /// As likely as not somebody else answered; but if it was the origin, the write was executed, and must not be twice.
+    Suspect(Suspicion),
 }
 
 /// Whether an attempt may have had an effect.
@@ -72,6 +75,8 @@ pub(super) enum Trial {
     Canary,
     /// Yes.
     Passed,
+    /// Yes, and after this very write was refused with HTML: a second refusal is the origin's.
+    Cleared,
 }
 
 /// What a delivery's answer is judged by.
@@ -119,6 +124,9 @@ pub(super) fn is_expired(item: &Item, max_age: Duration, now: Timestamp) -> bool
 pub(super) fn judge(answer: Result<&Received, &SendError>, by: &Judged<'_>) -> Verdict {
     match answer {
         Ok(received) => match suspicion(received, by) {
+            Some(suspicion) if may_be_executed(received, suspicion, by.item) => {
+                Verdict::Suspect(suspicion)
+            }
             Some(suspicion) => Verdict::Captive(suspicion),
             None => by_status(received, by),
         },
@@ -207,6 +215,14 @@ fn says_outstanding(received: &Received) -> bool {
     ["type", "title", "detail"].into_iter().any(says)
 }
 
+/// Whether a suspicious answer, were it the origin's after all, would mean that what must not be executed twice was. A refusal
+/// does not, whoever gave it; 511 is no origin's.
+fn may_be_executed(received: &Received, suspicion: Suspicion, item: &Item) -> bool {
+    !item.repeat.is_allowed()
+        && suspicion != Suspicion::NetworkAuthentication
+        && received.answer.status < 400
+}
+
 /// Why the answer is not believed to be the origin's.
 fn suspicion(received: &Received, by: &Judged<'_>) -> Option<Suspicion> {
     if by.proof == Proof::Proven {
@@ -220,8 +236,8 @@ fn suspicion(received: &Received, by: &Judged<'_>) -> Option<Suspicion> {
         return Some(Suspicion::RedirectElsewhere);
     }
     let is_telling = match by.trial {
-        Trial::Canary => matches!(status, 200..=299 | 400..=499),
-        Trial::Passed => matches!(status, 200..=299),
+        Trial::Canary | Trial::Passed => matches!(status, 200..=299 | 400..=499),
+        Trial::Cleared => matches!(status, 200..=299),
     };
     let expects_html = by.accepts_html || by.item.answers_html;
     let content_type = received.headers.get(header::CONTENT_TYPE);
@@ -280,7 +296,7 @@ impl Verdict {
             Self::Park(..) => "parked",
             Self::Rejected => "dead",
             Self::Unsent(_) => "unsent",
-            Self::Captive(_) => "captive",
+            Self::Captive(_) | Self::Suspect(_) => "captive",
         }
     }
 }
@@ -305,7 +321,7 @@ mod tests {
 
     use super::{
         Effect, Judged, Suspicion, Trial, Unsent,
-        Verdict::{self, Captive, Park, Refresh, Rejected, Retry},
+        Verdict::{self, Captive, Park, Refresh, Rejected, Retry, Suspect},
         judge, obstacle, retry_after,
     };
     use crate::{
@@ -526,13 +542,23 @@ mod tests {
         let received = received(status, fields, "<html>");
         let verdict = judge(Ok(&received), &judged(&item, trial, Proof::Unproven));
         let found = match verdict {
-            Captive(suspicion) => Some(suspicion),
+            // What may have been executed is not sent again.
+            Suspect(suspicion) if status < 400 => Some(suspicion),
+            Captive(suspicion) if status >= 400 => Some(suspicion),
             _ => None,
         };
         assert_eq!(found, expected, "{status} {fields:?} ({trial:?})");
+        for repeat in [Harmless, Keyed, Conditional] {
+            let item = write("POST", repeat);
+            let verdict = judge(Ok(&received), &judged(&item, trial, Proof::Unproven));
+            assert_eq!(
+                verdict == Captive(expected.unwrap_or(Suspicion::Html)),
+                expected.is_some()
+            );
+        }
         let proven = judge(Ok(&received), &judged(&item, trial, Proof::Proven));
         assert!(
-            !matches!(proven, Captive(_)),
+            !matches!(proven, Captive(_) | Suspect(_)),
             "{status} {fields:?} of a proven origin"
         );
     }
@@ -540,7 +566,7 @@ mod tests {
     #[test]
     fn a_captive_portal_is_told_from_the_origin() {
         use Suspicion::{Html, NetworkAuthentication, RedirectElsewhere};
-        for trial in [Trial::Canary, Trial::Passed] {
+        for trial in [Trial::Canary, Trial::Passed, Trial::Cleared] {
             check_portal(trial, 511, NONE, Some(NetworkAuthentication));
             for status in [200, 201, 202] {
                 check_portal(trial, status, HTML, Some(Html));
@@ -584,7 +610,8 @@ mod tests {
         }
         for status in [400, 403, 404, 409, 429] {
             check_portal(Trial::Canary, status, HTML, Some(Html));
-            check_portal(Trial::Passed, status, HTML, None);
+            check_portal(Trial::Passed, status, HTML, Some(Html));
+            check_portal(Trial::Cleared, status, HTML, None);
         }
     }
 

@@ -22,7 +22,7 @@ use crate::{
         Answer, Attempt, Dead, Delivery, Item, ItemId, LaneId, Outlet, Parked, Proof, Received,
         SendError, State,
         journal::{Change, ContentError, JournalError, Opened},
-        verdict::{self, Effect, Judged, Trial, Unsent, Verdict},
+        verdict::{self, Effect, Judged, Suspicion, Trial, Unsent, Verdict},
     },
 };
 
@@ -63,6 +63,8 @@ pub(super) enum Sign {
     Busy,
     /// Something else answered, and what was seen of it.
     Captive(String),
+    /// It, or something else, refused this write with a page.
+    Doubted(ItemId, String),
     /// Nothing was learnt: nothing was to be sent.
     Nothing,
     /// Nothing was learnt, and the write is where it was: the disk, or a panic.
@@ -182,6 +184,11 @@ impl<O: Outlet> Delivering<O> {
         };
         let verdict = self.judge(answer.as_ref(), accepts_html).await;
         self.replay.count(&verdict);
+        if let (Verdict::Captive(Suspicion::Html), Some(400..=499)) = (&verdict, attempt.status) {
+            let why = Suspicion::Html.as_str().to_owned();
+            let sign = Sign::Doubted(self.item.id, why);
+            return self.give_back(sign, Duration::ZERO).await;
+        }
         if let Some((sign, pause)) = without_attempt(&verdict, self.item.lane_id) {
             return self.give_back(sign, pause).await;
         }
@@ -219,7 +226,8 @@ impl<O: Outlet> Delivering<O> {
             proof: Proof::Unproven,
         };
         let doubted = verdict::judge(answer, &judged);
-        if !matches!(doubted, Verdict::Captive(_)) || self.standing.proof == Proof::Unproven {
+        let is_suspicious = matches!(doubted, Verdict::Captive(_) | Verdict::Suspect(_));
+        if !is_suspicious || self.standing.proof == Proof::Unproven {
             return doubted;
         }
         let verified = unless_it_panics(self.replay.outlet.verify(&self.item.origin)).await;
@@ -382,6 +390,7 @@ fn without_attempt(verdict: &Verdict, lane: LaneId) -> Option<(Sign, Duration)> 
 
 fn sign_of(verdict: &Verdict, attempt: &Attempt, lane: LaneId) -> Sign {
     match (verdict, attempt.status) {
+        (Verdict::Suspect(suspicion), _) => Sign::Captive(suspicion.as_str().to_owned()),
         (Verdict::Retry(Effect::Possible), _) => Sign::Failing(lane),
         (_, Some(408 | 421 | 425 | 429 | 500 | 502..=504 | 506..)) => Sign::Failing(lane),
         (_, Some(_)) => Sign::Well,

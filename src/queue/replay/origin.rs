@@ -10,7 +10,7 @@
 //! sent; an origin that asked to be left alone is, in every phase. Bounds: as many deliveries as the outlet's share, as fast as
 //! `queue.replay_rate`; a wait is looked at again after a minute, whatever the clock did meanwhile. A task without work ends.
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::Notify,
@@ -39,6 +39,9 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Longer than any process lives, and still a moment that can be computed with.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
+/// So many refused writes are remembered; one that is forgotten is refused once more.
+const MAX_DOUBTED: usize = 1_000;
+
 /// The deliveries to one origin.
 pub(super) struct OriginReplay<O> {
     replay: Arc<Replay<O>>,
@@ -54,6 +57,8 @@ pub(super) struct OriginReplay<O> {
     captive: Backoff,
     is_captive: bool,
     proof: Proof,
+    /// Writes that were refused with a page. A refusal after the next plausible answer is believed.
+    doubted: HashSet<ItemId>,
     /// The origin asked to be left alone until then.
     floor: Instant,
     /// The part of it that items keep, as far as it is in `floor`.
@@ -113,6 +118,7 @@ impl<O: Outlet> OriginReplay<O> {
             captive: Backoff::default(),
             is_captive: false,
             proof: Proof::Unproven,
+            doubted: HashSet::new(),
             floor: now,
             noted_floor: None,
             hold: now,
@@ -208,6 +214,12 @@ impl<O: Outlet> OriginReplay<O> {
                     let pause = self.trouble.failed(lane).unwrap_or(FIRST_PAUSE);
                     self.hold_for(pause);
                 }
+                Event::Sign(Sign::Doubted(_, why)) => {
+                    return Phase::Captive {
+                        why,
+                        longest: LONGEST_PAUSE,
+                    };
+                }
                 event => {
                     if let Some(phase) = self.leave(event) {
                         return phase;
@@ -274,6 +286,8 @@ impl<O: Outlet> OriginReplay<O> {
                 why,
                 longest: LONGEST_PAUSE,
             }),
+            // Only another write's plausible answer tells the origin's own page from a portal's.
+            Event::Sign(Sign::Doubted(..)) => Some(Phase::Verifying),
             Event::Sign(Sign::Well | Sign::Failing(_) | Sign::Nothing) => None,
             Event::End => Some(Phase::Ended),
         }
@@ -335,8 +349,10 @@ impl<O: Outlet> OriginReplay<O> {
             if not_before > now {
                 return (not_before - now).min(RECHECK);
             }
-            match self.take_due() {
+            match self.take_due(trial) {
                 Ok(id) => {
+                    let is_cleared = trial == Trial::Passed && self.doubted.remove(&id);
+                    let trial = if is_cleared { Trial::Cleared } else { trial };
                     self.pace.take(now);
                     let standing = Standing {
                         trial,
@@ -352,7 +368,7 @@ impl<O: Outlet> OriginReplay<O> {
     }
 
     /// Claims what is due; how long to wait if nothing is.
-    fn take_due(&self) -> Result<ItemId, Duration> {
+    fn take_due(&self, trial: Trial) -> Result<ItemId, Duration> {
         let now = self.replay.clock.now();
         let mut index = self.replay.index();
         let due = index.next_due_at(&self.origin).ok_or(RECHECK)?;
@@ -360,7 +376,12 @@ impl<O: Outlet> OriginReplay<O> {
         let wait = Duration::from_millis(wait);
         // No pause is so long: the clock was set back since.
         let as_of = if wait > LONGEST_PAUSE { due } else { now };
-        let taken = index.take_due(&self.origin, as_of);
+        // What must not be executed twice is the last to be shown to somebody who may be anybody.
+        let is_wary = trial == Trial::Canary && self.proof == Proof::Unproven;
+        let harmless = is_wary
+            .then(|| index.take_due_repeatable(&self.origin, as_of))
+            .flatten();
+        let taken = harmless.or_else(|| index.take_due(&self.origin, as_of));
         // At least a millisecond: an answer that nothing is due must not be asked for again at once.
         taken.ok_or_else(|| wait.clamp(Duration::from_millis(1), RECHECK))
     }
@@ -391,6 +412,12 @@ impl<O: Outlet> OriginReplay<O> {
         };
         if let Some(asked) = finished.floor {
             self.floor = self.floor.max(after(Instant::now(), asked));
+        }
+        if let Sign::Doubted(id, _) = finished.sign {
+            if self.doubted.len() >= MAX_DOUBTED {
+                self.doubted.clear();
+            }
+            self.doubted.insert(id);
         }
         if matches!(finished.sign, Sign::Well | Sign::Failing(_)) {
             self.unsent.reset();

@@ -51,6 +51,15 @@ pub(super) fn settle(
             item.state = State::Parked(*why);
             item.remark.clone_from(remark);
         }
+        Verdict::Suspect(suspicion) => {
+            item.ambiguous_since.get_or_insert(began_at);
+            item.state = State::Parked(Parked::Ambiguous);
+            item.remark = Some(format!(
+                "a captive portal may have answered, or the origin, and then it was executed: {}; if the origin answers so, \
+                 its upstream needs a probe, or the route `answers_html`",
+                suspicion.as_str()
+            ));
+        }
         Verdict::Rejected => item.state = State::Dead(Dead::Rejected),
         Verdict::Unsent(_) | Verdict::Captive(_) => {}
     }

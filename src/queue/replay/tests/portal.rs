@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     policy::Connectivity::{Connected, Disconnected},
-    queue::{Dead, Done, Item, Proof, Repeat, State},
+    queue::{Dead, Done, Item, Parked, Proof, Repeat, State},
 };
 
 fn login_page() -> Does {
@@ -83,10 +83,68 @@ async fn a_portal_that_appears_at_full_speed_is_found_out_too() {
     fixture.origins.always(login_page());
     fixture.pass_secs(1_000).await;
     fixture.origins.always(ok());
-    fixture.all_done(&items).await;
-    for item in &items {
+    let parked = fixture.settled(items[0].id).await;
+    assert_eq!(parked.state, State::Parked(Parked::Ambiguous));
+    fixture.all_done(&items[1..]).await;
+    for item in &items[1..] {
         assert_eq!(fixture.item(item.id).await.attempts, 1);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_not_be_executed_twice_is_shown_once_to_whoever_answers() {
+    for does in [redirect(), login_page()] {
+        let mut fixture = Fixture::new().await;
+        fixture.origins.set_proof(Ok(Proof::Unproven));
+        fixture.origins.always(does);
+        let item = fixture.append(write("POST", "a", "/a")).await;
+        let parked = fixture.settled(item.id).await;
+        assert_eq!(parked.state, State::Parked(Parked::Ambiguous));
+        assert!(parked.remark.unwrap().contains("answers_html"));
+        assert_eq!(fixture.phase(), Some("captive"));
+        fixture.pass_secs(24 * 3_600).await;
+        assert_eq!(fixture.origins.seen().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_portal_that_refuses_with_a_page_at_full_speed_kills_nothing() {
+    let mut fixture = Fixture::new().await;
+    fixture.origins.set_proof(Ok(Proof::Unproven));
+    fixture.origins.set_share(1);
+    let first = fixture.append(write("POST", "a", "/first")).await;
+    fixture.all_done(&[first]).await;
+    assert_eq!(fixture.phase(), Some("steady"));
+    fixture
+        .origins
+        .always(with(403, "content-type", "text/html"));
+    let items = fixture.append_all(writes()).await;
+    fixture.pass_secs(10_000).await;
+    assert_eq!(fixture.phase(), Some("captive"));
+    for item in &items {
+        let now = fixture.item(item.id).await;
+        assert_eq!((now.state, now.attempts), (State::Queued, 0));
+    }
+    fixture.origins.always(ok());
+    fixture.all_done(&items).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_refuses_one_write_of_many_is_the_origins() {
+    let mut fixture = Fixture::new().await;
+    fixture.origins.set_proof(Ok(Proof::Unproven));
+    fixture.origins.set_share(1);
+    fixture.origins.do_as(|seen| match seen.path.as_str() {
+        "/gone" => with(404, "content-type", "text/html"),
+        _ => ok(),
+    });
+    let first = fixture.append(write("POST", "a", "/first")).await;
+    fixture.all_done(&[first]).await;
+    let gone = fixture.append(write("PUT", "gone", "/gone")).await;
+    let others = fixture.append_all(writes()).await;
+    fixture.all_done(&others).await;
+    let gone = fixture.settled(gone.id).await;
+    assert_eq!(gone.state, State::Dead(Dead::Rejected));
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,7 +175,7 @@ async fn the_proof_of_an_hour_ago_does_not_vouch_for_a_login_page() {
         .origins
         .set_proof(Err("the probe was answered with HTML"));
     fixture.origins.always(login_page());
-    let item = fixture.append(write("POST", "a", "/a")).await;
+    let item = fixture.append(write("PUT", "a", "/a")).await;
     fixture.pass_secs(1_000).await;
     assert_eq!(fixture.item(item.id).await.state, State::Queued);
     assert_eq!(
@@ -154,7 +212,7 @@ async fn a_write_whose_honest_answer_is_html_does_not_block_the_others() {
     let gone = fixture.append(write("PUT", "gone", "/gone")).await;
     let others = fixture.append_all(writes()).await;
     fixture.all_done(&others).await;
-    assert_eq!(fixture.origins.paths()[..2], ["/gone", "/a"]);
+    assert_eq!(fixture.origins.paths()[..2], ["/gone", "/b"]);
     // A canary was plausible: from here on the table alone counts.
     let gone = fixture.settled(gone.id).await;
     assert_eq!(gone.state, State::Dead(Dead::Rejected));
