@@ -33,6 +33,9 @@ use crate::{
 /// How long a wait may be before it is looked at again: a clock that was set must not stall the queue.
 const RECHECK: Duration = Duration::from_secs(60);
 
+/// How long a wait for a permit is at most: live traffic must not starve the queue.
+const LONGEST_BUSY: Duration = Duration::from_secs(2);
+
 /// A task that had nothing to deliver for so long ends.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -276,7 +279,13 @@ impl<O: Outlet> OriginReplay<O> {
     fn leave(&mut self, event: Event) -> Option<Phase> {
         match event {
             Event::Sign(Sign::Disconnected) | Event::Lost => Some(Phase::Disconnected),
-            Event::Sign(Sign::Busy | Sign::Stalled) => {
+            // Live traffic has the permits, and may give one back at any moment.
+            Event::Sign(Sign::Busy) => {
+                let pause = self.unsent.next_up_to(LONGEST_BUSY);
+                self.hold_for(pause);
+                None
+            }
+            Event::Sign(Sign::Stalled) => {
                 let pause = self.unsent.next();
                 self.hold_for(pause);
                 None

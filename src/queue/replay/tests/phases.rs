@@ -272,3 +272,21 @@ async fn an_origin_without_work_leaves_no_task_and_is_taken_up_again() {
     let items = fixture.append_all(lanes(3)).await;
     fixture.all_done(&items).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn live_traffic_that_takes_every_permit_delays_by_seconds_only() {
+    let mut fixture = Fixture::new().await;
+    let begin = Instant::now();
+    let busy = Duration::from_secs(600);
+    fixture.origins.do_as(move |seen| {
+        if seen.at - begin < busy {
+            Does::Busy
+        } else {
+            ok()
+        }
+    });
+    let items = fixture.append_all(lanes(1)).await;
+    fixture.all_done(&items).await;
+    assert!(begin.elapsed() < busy + Duration::from_secs(3));
+    assert!(fixture.origins.seen().len() < 500);
+}
