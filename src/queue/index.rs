@@ -79,6 +79,8 @@ struct Lane {
     reserved: usize,
     /// When its head is due, as long as it is in the origin's set.
     due: Option<Due>,
+    /// The one that is claimed for a delivery: until it is given back no other of the lane is due.
+    in_flight: Option<ItemId>,
 }
 
 /// When a lane's head is due. The earlier accepted goes first among those that are due together.
@@ -223,6 +225,9 @@ impl Index {
             self.give_back(before.room());
             self.take(Room::of(item));
             self.insert(item);
+            if before.lane != item.lane_id {
+                self.settle_lane(before.lane);
+            }
         }
     }
 
@@ -263,6 +268,7 @@ impl Index {
         };
         entry.is_claimed = false;
         let lane = entry.lane;
+        self.land(lane, id);
         self.settle_lane(lane);
     }
 
@@ -389,13 +395,9 @@ impl Index {
             })
         };
         // A lane is in order of acceptance: behind the first that is young enough there are no old ones.
-        let of_lane = |lane: &Lane| -> Vec<ItemId> {
-            let old = lane.items.iter().take_while(is_old).copied();
-            old.filter(waits).collect()
-        };
-        let mut found: Vec<ItemId> = self.lanes.values().flat_map(of_lane).collect();
-        found.truncate(limit);
-        found
+        let lanes = self.lanes.values();
+        let old = lanes.flat_map(|lane| lane.items.iter().take_while(is_old).copied());
+        old.filter(waits).take(limit).collect()
     }
 
     /// Every lane that is not empty, in no order.
@@ -417,7 +419,18 @@ impl Index {
     }
 
     fn claim_for_delivery(&mut self, id: ItemId) -> Option<ItemId> {
-        self.claim(id, State::is_pending).ok().map(|_| id)
+        self.claim(id, State::is_pending).ok()?;
+        let lane = self.entries.get(&id)?.lane;
+        self.lanes.get_mut(&lane)?.in_flight = Some(id);
+        self.settle_lane(lane);
+        Some(id)
+    }
+
+    /// Says that a delivery, if it was one, is over.
+    fn land(&mut self, lane: LaneId, id: ItemId) {
+        if let Some(lane) = self.lanes.get_mut(&lane) {
+            lane.in_flight.take_if(|in_flight| *in_flight == id);
+        }
     }
 
     fn insert(&mut self, item: &Item) {
@@ -449,6 +462,7 @@ impl Index {
     fn take_out(&mut self, id: ItemId) -> Option<Entry> {
         let entry = self.entries.remove(&id)?;
         self.counts[position_of(entry.state)] -= 1;
+        self.land(entry.lane, id);
         if let Some(lane) = self.lanes.get_mut(&entry.lane) {
             if let Ok(at) = lane.items.binary_search(&id) {
                 lane.items.remove(at);
@@ -460,7 +474,9 @@ impl Index {
             }
         }
         if let MapEntry::Occupied(mut pending) = self.urls.entry(entry.url) {
-            pending.get_mut().retain(|other| *other != id);
+            if let Ok(at) = pending.get().binary_search(&id) {
+                pending.get_mut().remove(at);
+            }
             if pending.get().is_empty() {
                 pending.remove();
             }
@@ -478,6 +494,7 @@ impl Index {
         let entry = head.and_then(|head| Some((head, self.entries.get(&head)?)));
         let due = entry
             .filter(|(_, entry)| entry.state.is_pending() && !entry.is_claimed)
+            .filter(|_| lane.in_flight.is_none())
             .map(|(head, entry)| (entry.next_at, head, id));
         if due != lane.due
             && let Some(lanes) = self.origins.get_mut(&lane.origin)
@@ -518,6 +535,7 @@ impl Index {
                     items: VecDeque::new(),
                     reserved: 0,
                     due: None,
+                    in_flight: None,
                 })
             }
         }
@@ -604,7 +622,7 @@ mod tests {
     use crate::{
         policy::Timestamp,
         queue::{
-            Dead, Item, ItemId, LaneId, OnStuck, Origin, Parked, Revival, State,
+            Dead, Item, ItemId, LaneId, OnStuck, Origin, Parked, Repeat, Revival, State,
             tests::{config, item},
         },
     };
@@ -698,6 +716,53 @@ mod tests {
         index.change(&items[0]);
         assert_eq!(index.position(id(2)), Some(1));
         assert_eq!(index.take_due(&origin("a"), NOW), Some(id(1)));
+    }
+
+    #[test]
+    fn what_is_revived_before_one_in_flight_waits_for_it() {
+        for is_given_back in [true, false] {
+            let mut items = [write(1, "a", "x"), write(2, "a", "x")];
+            items[0].on_stuck = OnStuck::Continue;
+            items[0].state = State::Dead(Dead::Rejected);
+            let mut index = index(&items);
+            let a = origin("a");
+            assert_eq!(index.take_due(&a, NOW), Some(id(2)));
+            items[0].state = State::Waiting;
+            index.change(&items[0]);
+            assert_eq!(
+                (index.take_due(&a, NOW), index.next_due_at(&a)),
+                (None, None)
+            );
+            index.mark_sending(id(2));
+            assert_eq!(index.take_due(&a, NOW), None);
+            if is_given_back {
+                index.release(id(2));
+            } else {
+                index.remove(id(2));
+            }
+            assert_eq!(index.take_due(&a, NOW), Some(id(1)));
+        }
+    }
+
+    #[test]
+    fn a_head_that_moves_to_another_lane_leaves_its_own_to_the_next() {
+        let items = [write(1, "a", "x"), write(2, "a", "x")];
+        let mut index = index(&items);
+        index.claim(id(1), State::is_pending).unwrap();
+        index.change(&write(1, "b", "y"));
+        assert_eq!(index.take_due(&origin("a"), NOW), Some(id(2)));
+        assert_eq!(index.take_due(&origin("b"), NOW), Some(id(1)));
+    }
+
+    #[test]
+    fn a_stranger_is_shown_what_does_no_harm_twice() {
+        let mut items = [write(1, "a", "x"), write(2, "a", "y")];
+        items[1].repeat = Repeat::Harmless;
+        let mut index = index(&items);
+        let a = origin("a");
+        assert_eq!(index.take_due_repeatable(&a, NOW), Some(id(2)));
+        assert_eq!(index.take_due_repeatable(&a, NOW), None);
+        assert_eq!(index.take_due(&a, NOW), Some(id(1)));
     }
 
     #[test]
