@@ -29,6 +29,8 @@ pub(super) struct Index {
     entries: HashMap<ItemId, Entry>,
     lanes: HashMap<LaneId, Lane>,
     origins: HashMap<Arc<Origin>, OriginLanes>,
+    /// Until when origins asked, of one of their writes, to be left alone.
+    floors: HashMap<Arc<Origin>, BTreeSet<(Timestamp, ItemId)>>,
     /// Pending writes by the hash of the key their target is stored under, in order of acceptance.
     urls: HashMap<u64, SmallVec<[ItemId; 1]>>,
     /// How many these are, for those who only want to know that there are none.
@@ -67,6 +69,8 @@ struct Entry {
     waits_since: Timestamp,
     next_at: Timestamp,
     is_repeatable: bool,
+    /// Until when its origin asked, of it, to be left alone.
+    floor: Option<(Arc<Origin>, Timestamp)>,
     url: u64,
     client: u64,
 }
@@ -92,8 +96,6 @@ struct OriginLanes {
     lanes: usize,
     due: BTreeSet<Due>,
     pending: usize,
-    /// The latest moment until which the origin asked, of any of its writes, to be left alone.
-    floor_until: Option<Timestamp>,
 }
 
 /// The room a write has been promised.
@@ -152,6 +154,7 @@ impl Index {
             entries: HashMap::new(),
             lanes: HashMap::new(),
             origins: HashMap::new(),
+            floors: HashMap::new(),
             urls: HashMap::new(),
             pending_urls: Arc::default(),
             clients: HashMap::new(),
@@ -305,9 +308,9 @@ impl Index {
         lanes.due.first().map(|(at, _, _)| *at)
     }
 
-    /// Until when an origin with writes in lanes asked to be left alone.
+    /// Until when an origin asked to be left alone, as long as a write keeps it.
     pub(super) fn floor_until(&self, origin: &Origin) -> Option<Timestamp> {
-        self.origins.get(origin)?.floor_until
+        self.floors.get(origin)?.last().map(|(until, _)| *until)
     }
 
     /// The origins that have pending writes.
@@ -434,17 +437,15 @@ impl Index {
     }
 
     fn insert(&mut self, item: &Item) {
-        let entry = Entry::of(item);
+        let mut entry = Entry::of(item);
         self.counts[position_of(item.state)] += 1;
         if entry.is_in_lane {
             let lane = self.lane(&item.origin, item.lane_id);
             // Almost always the last; one that an operator revives goes back to where it was accepted.
             let at = lane.items.partition_point(|other| *other < item.id);
             lane.items.insert(at, item.id);
-            if let Some(lanes) = self.origins.get_mut(&item.origin) {
-                lanes.floor_until = lanes.floor_until.max(item.floor_until);
-            }
         }
+        self.keep_floor(item, &mut entry);
         if item.state.is_pending() {
             // A pending write is in its lane, and so its origin is known.
             if let Some(lanes) = self.origins.get_mut(&item.origin) {
@@ -459,10 +460,32 @@ impl Index {
         self.settle_lane(item.lane_id);
     }
 
+    fn keep_floor(&mut self, item: &Item, entry: &mut Entry) {
+        let Some(until) = item.floor_until else {
+            return;
+        };
+        let known = self.floors.get_key_value(&item.origin);
+        let origin = known.map_or_else(
+            || Arc::new(item.origin.clone()),
+            |(known, _)| Arc::clone(known),
+        );
+        let floors = self.floors.entry(Arc::clone(&origin)).or_default();
+        floors.insert((until, item.id));
+        entry.floor = Some((origin, until));
+    }
+
     fn take_out(&mut self, id: ItemId) -> Option<Entry> {
         let entry = self.entries.remove(&id)?;
         self.counts[position_of(entry.state)] -= 1;
         self.land(entry.lane, id);
+        if let Some((origin, until)) = &entry.floor
+            && let Some(floors) = self.floors.get_mut(origin)
+        {
+            floors.remove(&(*until, id));
+            if floors.is_empty() {
+                self.floors.remove(origin);
+            }
+        }
         if let Some(lane) = self.lanes.get_mut(&entry.lane) {
             if let Ok(at) = lane.items.binary_search(&id) {
                 lane.items.remove(at);
@@ -575,6 +598,7 @@ impl Entry {
             waits_since: item.waits_since(),
             next_at: item.next_at,
             is_repeatable: item.repeat.is_allowed(),
+            floor: None,
             url: url_hash(&item.stored_under),
             client: item.client,
         }
@@ -808,8 +832,10 @@ mod tests {
 
     #[test]
     fn everything_is_given_back_at_the_end() {
-        let items = [write(1, "a", "x"), write(2, "b", "y")];
+        let mut items = [write(1, "a", "x"), write(2, "b", "y")];
+        items[1].floor_until = Some(NOW);
         let mut index = index(&items);
+        assert_eq!(index.floor_until(&origin("b")), Some(NOW));
         assert_eq!((index.usage().items, index.counts()[0]), (2, 2));
         assert_eq!(index.pending(&items[0].stored_under), [id(1), id(2)]);
         for item in &items {
@@ -821,6 +847,7 @@ mod tests {
         assert_eq!(index.usage(), super::Usage::default());
         assert_eq!(index.counts(), [0; 7]);
         assert!(index.lanes.is_empty() && index.origins.is_empty());
+        assert!(index.floors.is_empty());
         assert!(index.urls.is_empty() && index.clients.is_empty());
     }
 

@@ -64,8 +64,8 @@ pub(super) struct OriginReplay<O> {
     doubted: HashSet<ItemId>,
     /// The origin asked to be left alone until then.
     floor: Instant,
-    /// The part of it that items keep, as far as it is in `floor`.
-    noted_floor: Option<Timestamp>,
+    /// The wish that writes keep on disk, and when it ends by tokio's clock as of when it was noted.
+    kept_floor: Option<(Timestamp, Instant)>,
     /// We leave it alone until then.
     hold: Instant,
     worked_at: Instant,
@@ -123,7 +123,7 @@ impl<O: Outlet> OriginReplay<O> {
             proof: Proof::Unproven,
             doubted: HashSet::new(),
             floor: now,
-            noted_floor: None,
+            kept_floor: None,
             hold: now,
             worked_at: now,
         }
@@ -353,8 +353,12 @@ impl<O: Outlet> OriginReplay<O> {
             if self.replay.is_paused(&self.origin) {
                 return RECHECK;
             }
-            self.note_kept_floor(now);
-            let not_before = self.floor.max(self.hold).max(self.pace.ready_at());
+            let kept_floor = self.kept_floor(now);
+            let not_before = self
+                .floor
+                .max(kept_floor)
+                .max(self.hold)
+                .max(self.pace.ready_at());
             if not_before > now {
                 return (not_before - now).min(RECHECK);
             }
@@ -395,18 +399,26 @@ impl<O: Outlet> OriginReplay<O> {
         taken.ok_or_else(|| wait.clamp(Duration::from_millis(1), RECHECK))
     }
 
-    /// Counts in what items keep of the origin's wish to be left alone: from before the start, or from elsewhere.
-    fn note_kept_floor(&mut self, now: Instant) {
+    /// Until when what writes keep of the origin's wish is to be granted: from before the start, or from elsewhere. It ends by
+    /// whichever clock is there first: the wall's may be set. When writes keep less than before, an operator has lifted it.
+    fn kept_floor(&mut self, now: Instant) -> Instant {
         let kept = self.replay.index().floor_until(&self.origin);
-        if kept == self.noted_floor {
-            return;
+        let noted = self.kept_floor.map(|(until, _)| until);
+        if kept < noted {
+            self.floor = now;
         }
-        self.noted_floor = kept;
-        let wall = self.replay.clock.now();
-        let wait = kept.and_then(|until| u64::try_from(until.millis_since(wall)).ok());
-        if let Some(wait) = wait {
-            self.floor = self.floor.max(after(now, Duration::from_millis(wait)));
-        }
+        let Some(until) = kept else {
+            self.kept_floor = None;
+            return now;
+        };
+        let wait = u64::try_from(until.millis_since(self.replay.clock.now())).unwrap_or(0);
+        let by_wall = after(now, Duration::from_millis(wait));
+        let by_tokio = match self.kept_floor {
+            Some((noted, ends)) if noted == until => ends,
+            _ => by_wall,
+        };
+        self.kept_floor = Some((until, by_tokio));
+        by_wall.min(by_tokio)
     }
 
     /// What a delivery that ended says of the origin.

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::{Fixture, origin, support::status, write};
 use crate::{
+    clock::Clock,
     policy::Connectivity::Disconnected,
-    queue::{Dead, Done, State},
+    queue::{Dead, Done, Item, State, journal::Change},
 };
 
 const DAY_SECS: i64 = 24 * 3_600;
@@ -81,4 +82,57 @@ async fn a_clock_that_is_set_forward_hammers_nothing() {
     assert_eq!(fixture.origins.seen().len(), 1);
     fixture.origins.always(status(200));
     fixture.all_done(&[item]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_kept_from_before_a_clock_was_wrong_ends_when_it_is_right() {
+    let mut fixture = Fixture::new().await;
+    fixture
+        .origins
+        .in_turn([super::support::with(503, "retry-after", "5")]);
+    let item = fixture.append(write("PUT", "x", "/a")).await;
+    fixture
+        .until(item.id, |item| item.floor_until.is_some())
+        .await;
+    fixture.stop().await;
+    fixture.close().await;
+    fixture.wall.step_secs(-900_000);
+    let mut fixture = fixture.start().await;
+    fixture.pass_secs(60).await;
+    assert_eq!(fixture.origins.seen().len(), 1);
+    fixture.wall.step_secs(900_000);
+    fixture.pass_secs(120).await;
+    fixture.all_done(&[item]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_lifts_the_origins_wish() {
+    let mut fixture = Fixture::new().await;
+    fixture
+        .origins
+        .in_turn([super::support::with(503, "retry-after", "36000")]);
+    let item = fixture.append(write("PUT", "x", "/a")).await;
+    let waiting = fixture
+        .until(item.id, |item| item.floor_until.is_some())
+        .await;
+    fixture.pass_secs(100).await;
+    fixture
+        .replay
+        .index()
+        .claim(item.id, State::is_pending)
+        .unwrap();
+    let now = fixture.wall.now();
+    let retried = Item {
+        floor_until: None,
+        next_at: now,
+        ..waiting
+    };
+    fixture
+        .journal
+        .record(Change::Update(retried))
+        .await
+        .unwrap();
+    fixture.replay.wake.notify_one();
+    fixture.all_done(&[item]).await;
+    assert!(fixture.wall.now().millis_since(now) < 5_000);
 }
