@@ -455,7 +455,10 @@ async fn the_demo_tells_of_an_outage_with_real_answers() {
         "hardtack; hit; ttl=",
         "fwd=stale; detail=disconnected",
         "offline-miss",
+        "202 Accepted",
+        "Hardtack-Overlay: ",
         "biscuit number 2",
+        "state: done",
     ] {
         assert!(told.out.contains(line), "{line} in {}", told.out);
     }

@@ -22,6 +22,7 @@ use super::MAX_AGE;
 #[derive(Debug, Default)]
 pub(super) struct Bakery {
     served: AtomicU64,
+    baked: AtomicU64,
     notes: Mutex<HashMap<String, Bytes>>,
 }
 
@@ -40,7 +41,7 @@ impl Bakery {
         &self,
         request: Request<Incoming>,
     ) -> Result<Response<Full<Bytes>>, Infallible> {
-        let number = self.served.fetch_add(1, Ordering::Relaxed) + 1;
+        self.served.fetch_add(1, Ordering::Relaxed);
         let (head, body) = request.into_parts();
         let path = head.uri.path().to_owned();
         if head.method == Method::PUT {
@@ -54,8 +55,10 @@ impl Bakery {
             return Ok(response);
         }
         let note = self.notes().get(&path).cloned();
-        let text =
-            note.unwrap_or_else(|| format!("biscuit number {number}, baked for {path}\n").into());
+        let text = note.unwrap_or_else(|| {
+            let number = self.baked.fetch_add(1, Ordering::Relaxed) + 1;
+            format!("biscuit number {number}, baked for {path}\n").into()
+        });
         let response = Response::builder()
             .header(
                 header::CACHE_CONTROL,

@@ -10,13 +10,13 @@ fn html(status: u16) -> Reply {
     page.header("Content-Type", "text/html; charset=utf-8")
 }
 
-/// A portal answers so for a while, and then the origin itself.
+/// A portal answers a write that may be repeated so for a while, and then the origin itself does.
 async fn check(portal: Reply) {
     let site = Site::start(ALWAYS).await;
     site.origin.on("/a", portal);
     site.lose_origin().await;
-    let receipt = site.queue(write("POST", "/a")).await;
-    let behind = site.queue(write("POST", "/b")).await;
+    let receipt = site.queue(write("PUT", "/a")).await;
+    let behind = site.queue(write("PUT", "/b")).await;
     site.origin.revive();
     // Tried again and again, it stays what it is.
     site.origin.sees("/a", 2).await;
@@ -62,6 +62,19 @@ async fn so_is_a_page_that_refuses_after_an_outage() {
     check(html(403)).await;
 }
 
+/// Whether it was the origin after all nobody knows, and a second time might do harm.
+#[tokio::test]
+async fn a_write_that_must_not_be_executed_twice_is_shown_to_a_portal_once() {
+    let site = Site::start(ALWAYS).await;
+    site.origin.on("/a", html(200));
+    site.lose_origin().await;
+    let receipt = site.queue(write("POST", "/a")).await;
+    site.origin.revive();
+    let parked = site.until(&receipt, "parked").await;
+    assert_eq!(parked["reason"], "ambiguous");
+    assert_eq!(site.count("/a"), 1);
+}
+
 #[tokio::test]
 async fn where_html_is_expected_it_is_the_origins() {
     for (settings, accept) in [
@@ -90,7 +103,7 @@ async fn while_a_portal_answers_a_new_write_is_not_tried() {
     });
     site.origin.on("/b", Reply::ok("the origin"));
     site.lose_origin().await;
-    let first = site.queue(write("POST", "/a")).await;
+    let first = site.queue(write("PUT", "/a")).await;
     site.origin.revive();
     // Also while it is found out whether the portal is still there.
     site.origin.sees("/a", 2).await;
