@@ -1,7 +1,8 @@
 """After an outage somebody else answers in the origin's place: a login page for every replay (200 text/html), then a
 redirect to another host, then 511. Nothing may be taken for delivered, parked or given up, and no attempt be spent; when
 the origin is back, everything is delivered once, in order. Once without a probe, so that the answers are all there is to
-go by, and once with one that knows its origin: then no write may even reach the portal."""
+go by, with writes that may be repeated (of others the first that a portal answers is parked, because nobody can know that it was
+no origin), and once with a probe that knows its origin: then no write may even reach the portal."""
 
 from .checker import Kind, Outcome, check
 from .gateway import LIVE_STATES, Gateway, eventually
@@ -43,14 +44,16 @@ def add_arguments(_):
 
 async def run(options):
     report = Report("captive-portal")
-    for name, probe, what in (("unproven", "", "writes"), ("probed", PROBE, "reads")):
+    put, post = (Kind.IDEMPOTENT, "PUT"), (Kind.PLAIN, "POST")
+    for name, probe, what, (kind, method) in (("unproven", "", "writes", put), ("probed", PROBE, "reads", post)):
         directory = options.directory / name
         directory.mkdir()
         origin = await Origin.start(directory)
         gateway = Gateway(options.binary, directory, CONFIG.format(origin=origin.url, probe=probe))
         try:
             await gateway.start()
-            await drill(gateway, origin, what, Act(report, name))
+            writers = Writers(gateway, "/orders", kind, method)
+            await drill(gateway, origin, what, writers, Act(report, name))
         finally:
             gateway.kill()
             await origin.stop()
@@ -70,9 +73,8 @@ class Act:
         self.report.must(holds, f"{self.name}: {otherwise}")
 
 
-async def drill(gateway, origin, what, report):
+async def drill(gateway, origin, what, writers, report):
     """`what` the portals get to see: writes, or the reads of a probe."""
-    writers = Writers(gateway, "/orders", Kind.PLAIN)
     await origin.mode("refuse")
     await writers.send([f"lane-{i}" for i in range(5)], per_lane=WRITES // 5)
     before = await gateway.items(LIVE_STATES)
