@@ -5,7 +5,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        PoisonError, RwLock, RwLockWriteGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -13,6 +13,7 @@ use std::{
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase};
 
 use super::{
+    super::item::ItemId,
     backing::Backing,
     damage::Damage,
     error::{DiskError, Recovery},
@@ -26,6 +27,17 @@ use crate::policy::Timestamp;
 /// Salvages after the start. A database that needs more is not saved by yet another copy of it.
 const SALVAGES_MAX: u32 = 3;
 
+/// Ids of appends that may be in the database without anybody's having been told so: a commit that failed may be there all the
+/// same once the database is opened again. In order.
+#[derive(Clone, Debug)]
+pub(super) struct Unconfirmed(Arc<[ItemId]>);
+
+impl Unconfirmed {
+    pub(super) fn contains(&self, id: ItemId) -> bool {
+        self.0.binary_search(&id).is_ok()
+    }
+}
+
 /// The open database of one queue.
 pub(super) struct Disk {
     pub(super) backing: Backing,
@@ -33,6 +45,7 @@ pub(super) struct Disk {
     marker: Marker,
     // `None` while it is closed: after the end, or between a failure and the next try to open.
     database: RwLock<Option<Database>>,
+    unconfirmed: Mutex<Unconfirmed>,
     salvages: AtomicU32,
 }
 
@@ -48,6 +61,7 @@ impl Disk {
             damage,
             marker,
             database: RwLock::new(Some(database)),
+            unconfirmed: Mutex::new(Unconfirmed([].into())),
             salvages: AtomicU32::new(0),
         }
     }
@@ -58,6 +72,33 @@ impl Disk {
         read: impl FnOnce(&ReadTransaction) -> Result<T, DiskError>,
     ) -> Result<T, DiskError> {
         self.with_database(|database| read(&database.begin_read()?))
+    }
+
+    /// The same for who must not be shown what may yet be taken back, with the ids of that.
+    pub(super) fn read_confirmed<T>(
+        &self,
+        read: impl FnOnce(&ReadTransaction, &Unconfirmed) -> Result<T, DiskError>,
+    ) -> Result<T, DiskError> {
+        self.with_database(|database| {
+            let (transaction, unconfirmed) = {
+                // Both of one moment.
+                let unconfirmed = self
+                    .unconfirmed
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                (database.begin_read()?, unconfirmed.clone())
+            };
+            read(&transaction, &unconfirmed)
+        })
+    }
+
+    /// From here on these appends are not shown, and no others. In order; before their first commit is tried.
+    pub(super) fn set_unconfirmed(&self, ids: impl Iterator<Item = ItemId>) {
+        let unconfirmed = Unconfirmed(ids.collect());
+        *self
+            .unconfirmed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = unconfirmed;
     }
 
     /// Runs `work` in one durable transaction. When it fails, the database is in need of [`Disk::recover`].

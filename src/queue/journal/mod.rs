@@ -2,7 +2,7 @@
 //!
 //! Invariants: a write is appended when [`Journal::append`] returns it, and not before: its records are synced, its body file
 //! before them; ids increase in order of the commits. A change is recorded when [`Journal::record`] returns. What was refused
-//! is not on disk once anything else is appended. Nothing that is damaged is served, or forgotten: it is made again as far as
+//! is never shown, and is not on disk once anything else is appended. Nothing that is damaged is served, or forgotten: it is made again as far as
 //! it goes and shown as parked or dead. Bounds: [`writer::BATCH_MAX`] for what waits; receipts as many as `queue.max_items`,
 //! a quarter of `queue.max_bytes`, for `queue.receipt_ttl`.
 //!

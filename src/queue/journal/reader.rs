@@ -45,7 +45,10 @@ pub(in crate::queue) enum ContentError {
 
 impl Inner {
     pub(super) fn item(&self, id: ItemId) -> Result<Option<Item>, DiskError> {
-        self.disk.read(|transaction| {
+        self.disk.read_confirmed(|transaction, unconfirmed| {
+            if unconfirmed.contains(id) {
+                return Ok(None);
+            }
             let items = transaction.open_table(ITEMS)?;
             let row = items.get(id.as_bytes())?;
             match row {
@@ -93,20 +96,25 @@ impl Inner {
 
     /// At most `limit` writes after this one, in order of acceptance.
     pub(super) fn page(&self, after: Option<ItemId>, limit: usize) -> Result<Vec<Item>, DiskError> {
-        self.disk.read(|transaction| {
+        self.disk.read_confirmed(|transaction, unconfirmed| {
             let items = transaction.open_table(ITEMS)?;
             let from = match &after {
                 Some(id) => Bound::Excluded(id.as_bytes()),
                 None => Bound::Unbounded,
             };
             let rows = items.range::<&[u8; 16]>((from, Bound::Unbounded))?;
-            rows.take(limit)
-                .map(|row| {
-                    let (id, row) = row?;
-                    let id = ItemId::from_bytes(*id.value());
-                    self.item_of(transaction, id, row.value())
-                })
-                .collect()
+            let mut items = Vec::new();
+            for row in rows {
+                if items.len() >= limit {
+                    break;
+                }
+                let (id, row) = row?;
+                let id = ItemId::from_bytes(*id.value());
+                if !unconfirmed.contains(id) {
+                    items.push(self.item_of(transaction, id, row.value())?);
+                }
+            }
+            Ok(items)
         })
     }
 
@@ -158,7 +166,10 @@ impl Inner {
     }
 
     pub(super) fn answer(&self, id: ItemId) -> Result<Option<Answer>, DiskError> {
-        self.disk.read(|transaction| {
+        self.disk.read_confirmed(|transaction, unconfirmed| {
+            if unconfirmed.contains(id) {
+                return Ok(None);
+            }
             let answers = transaction.open_table(ANSWERS)?;
             let row = answers.get(id.as_bytes())?;
             let row = row.as_ref().map(|row| row.value());

@@ -174,8 +174,9 @@ impl Writer {
                 }
                 () = sleep_until(due), if !is_closing => return Some(taken),
                 else => {
-                    // Closing, and nothing waits: what is kept is tried once more, then that is all.
-                    let is_last_try = self.ending == Ending::Closing && !self.kept.is_empty();
+                    // Closing, and nothing waits: what is kept, or is to be taken back, is tried once more, then that is all.
+                    let is_left = !self.kept.is_empty() || !self.state.unconfirmed.is_empty();
+                    let is_last_try = self.ending == Ending::Closing && is_left;
                     self.ending = Ending::Tried;
                     return is_last_try.then_some(taken);
                 }
@@ -274,11 +275,17 @@ impl Inner {
             unconfirmed: state.unconfirmed.iter().map(|(id, _)| *id).collect(),
             receipts: state.receipts,
         };
+        let appends = batch.appends.iter().map(|append| append.item.id);
+        let unconfirmed = batch.unconfirmed.iter().copied();
+        // Ids increase: these are in order.
+        self.disk.set_unconfirmed(unconfirmed.chain(appends));
         let written = self.write_batch(&mut batch, &mut state.unconfirmed);
         let is_done = written.is_ok();
         let mut swept = 0;
         let kept = match written {
             Ok(written) => {
+                // Before anybody hears of what is there now.
+                self.disk.set_unconfirmed(std::iter::empty());
                 state.receipts = written.receipts;
                 swept = written.swept;
                 // Dropped, and their files with them.

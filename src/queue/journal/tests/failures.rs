@@ -123,6 +123,76 @@ async fn what_was_refused_is_not_on_disk_once_anything_else_is() {
     assert_eq!(fixture.journal.damage(), 0);
 }
 
+/// A refused write was found again by its key before it was removed: the repetition was told that it is queued, and it was not.
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_never_shown_and_its_repetition_is_kept() {
+    let mut refused = 0;
+    for mask in 1..256 {
+        let (fixture, storage, dir) = faulty().await;
+        fixture.append("first").await;
+        let key = KeyHash::new("me", "POST", "http://a.example/orders", "1");
+        let keyed = |body: &'static str| NewWrite {
+            key: Some(key),
+            ..fixture.write(body)
+        };
+        let body_sha256 = keyed("keyed").item.body_sha256;
+        storage.fail_syncs_of(mask);
+        let outcome = fixture.journal.append(keyed("keyed")).await;
+        // Neither can be read while the database does not open.
+        let known = fixture.journal.known(key, body_sha256).await;
+        let page = fixture.journal.page(None, usize::MAX).await;
+        if outcome.is_err() {
+            refused += 1;
+            assert!(!matches!(known, Ok(Some(_))), "mask {mask:b}");
+            assert!(
+                page.is_ok_and(|page| page.len() == 1) || known.is_err(),
+                "mask {mask:b}"
+            );
+        }
+        // Whatever the repetition is told, stands.
+        let repeated = match fixture.journal.append(keyed("keyed")).await {
+            Ok(Appended::New(item) | Appended::Known(item)) => Some(item),
+            Err(_) => None,
+        };
+        storage.fail_syncs_of(0);
+        next_try().await;
+        let last = fixture.append("last").await;
+        let all = fixture.all().await;
+        if let Some(item) = repeated {
+            assert!(all.contains(&item), "mask {mask:b}");
+        }
+        assert_eq!(all.last(), Some(&last));
+        drop(fixture);
+        storage.crash(Keeps::Nothing);
+        let fixture = open(&dir, &storage).await;
+        assert_eq!(fixture.all().await, all, "mask {mask:b}");
+    }
+    assert!(refused > 0, "no commit failed for good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_taken_back_before_the_end() {
+    let mut refused = 0;
+    for mask in 1..64 {
+        let (fixture, storage, dir) = faulty().await;
+        let first = fixture.append("first").await;
+        storage.fail_syncs_of(mask);
+        let outcome = fixture.journal.append(fixture.write("second")).await;
+        storage.fail_syncs_of(0);
+        fixture.close().await;
+        if outcome.is_err() {
+            refused += 1;
+            let fixture = open(&dir, &storage).await;
+            assert_eq!(
+                fixture.all().await,
+                std::slice::from_ref(&first),
+                "mask {mask:b}"
+            );
+        }
+    }
+    assert!(refused > 0, "no commit failed for good");
+}
+
 #[tokio::test(start_paused = true)]
 async fn whenever_the_power_is_lost_everything_acknowledged_is_there() {
     for operations in 0..50 {

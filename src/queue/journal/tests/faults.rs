@@ -24,6 +24,8 @@ struct Shared {
     fails_after: AtomicU64,
     is_armed: AtomicBool,
     syncs_failing: AtomicU64,
+    /// Bit by bit, the lowest first, whether the next syncs fail.
+    failing_syncs_mask: AtomicU64,
     operations: AtomicU64,
     epoch: AtomicU64,
 }
@@ -53,6 +55,11 @@ impl FaultyStorage {
     /// So many syncs fail from now on.
     pub(in crate::queue) fn fail_syncs(&self, syncs: u64) {
         self.shared.syncs_failing.store(syncs, Ordering::SeqCst);
+    }
+
+    /// Of the next syncs those fail whose bit is set, the lowest bit first; what they were to sync stays as the process sees it.
+    pub(in crate::queue) fn fail_syncs_of(&self, mask: u64) {
+        self.shared.failing_syncs_mask.store(mask, Ordering::SeqCst);
     }
 
     /// After so many more writes and syncs everything fails, until [`FaultyStorage::heal`].
@@ -174,7 +181,9 @@ impl StorageBackend for Handle {
         let fails = failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
             left.checked_sub(1)
         });
-        if fails.is_ok() {
+        let mask = &self.shared.failing_syncs_mask;
+        let mask = mask.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |mask| Some(mask >> 1));
+        if fails.is_ok() || mask.is_ok_and(|mask| mask & 1 == 1) {
             return Err(io::Error::other("EIO"));
         }
         let mut content = self.shared.content();
