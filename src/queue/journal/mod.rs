@@ -233,10 +233,11 @@ impl Journal {
         let known = self.read(move |inner| inner.known(key)).await;
         let known = known.map_err(|_| AppendError::Unavailable(Unavailable::Failing))?;
         match known {
-            Some(item) if item.body_sha256 != body_sha256 => {
+            // Not with the write's own, which an operator's edit changes.
+            Some((row, item)) if row.body_sha256 != body_sha256 => {
                 Err(AppendError::KeyMismatch(Box::new(item)))
             }
-            known => Ok(known),
+            known => Ok(known.map(|(_, item)| item)),
         }
     }
 

@@ -58,24 +58,23 @@ impl Inner {
         })
     }
 
-    /// The write that has this idempotency key.
-    pub(super) fn known(&self, key: KeyHash) -> Result<Option<Item>, DiskError> {
-        let id = self.disk.read(|transaction| {
+    /// The write that has this idempotency key, with what the key came with.
+    pub(super) fn known(&self, key: KeyHash) -> Result<Option<(KeyRow, Item)>, DiskError> {
+        let row = self.disk.read(|transaction| {
             let keys = transaction.open_table(KEYS)?;
             let row = keys.get(key.as_bytes())?;
             let row = row.as_ref().map(|row| row.value());
-            Ok(
-                match self.sound::<KeyRow>(name::KEYS, key.as_bytes(), row) {
-                    Sound::Is(row) => Some(row.id),
-                    // Appending it finds out, and says so.
-                    _ => None,
-                },
-            )
+            Ok(match self.sound(name::KEYS, key.as_bytes(), row) {
+                Sound::Is(row) => Some::<KeyRow>(row),
+                // Appending it finds out, and says so.
+                _ => None,
+            })
         })?;
-        match id {
-            Some(id) => Ok(self.item(id)?.filter(Item::holds_its_key)),
-            None => Ok(None),
-        }
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        let item = self.item(row.id)?.filter(Item::holds_its_key);
+        Ok(item.map(|item| (row, item)))
     }
 
     /// The write of this row; made again from its content where the row is damaged.

@@ -262,6 +262,11 @@ async fn an_edited_write_has_its_new_content_and_its_old_key() {
     };
     let again = fixture.journal.append(write).await;
     assert!(matches!(again, Ok(Appended::Known(known)) if known == changed));
+    // Before a repetition is appended it is asked for: that refused it as one with another body.
+    let known = fixture.journal.known(key, item.body_sha256).await;
+    assert!(matches!(known, Ok(Some(known)) if known == changed));
+    let other = fixture.journal.known(key, changed.body_sha256).await;
+    assert!(matches!(other, Err(AppendError::KeyMismatch(_))));
 }
 
 #[tokio::test]
