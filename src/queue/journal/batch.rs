@@ -9,6 +9,7 @@ use super::{
     },
     change::{Appended, AuditEntry, Change, Field, KeyHash, NewBody, NewWrite},
     error::{AppendError, DiskError, JournalError, Unavailable},
+    spool::SpoolFile,
     transaction::{Sound, Tables, file_of},
 };
 use crate::policy::Timestamp;
@@ -27,6 +28,12 @@ pub(super) struct Prepared {
     // Kept until it is known whether a record names its file.
     pub(super) body: NewBody,
     pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
+}
+
+/// A refused append that a failed commit may have left. Its file is removed with this, unless it is kept.
+pub(super) struct Refused {
+    id: ItemId,
+    file: Option<SpoolFile>,
 }
 
 /// A change that waits to be recorded.
@@ -135,6 +142,28 @@ impl Transition {
     }
 }
 
+impl Refused {
+    fn new(id: ItemId, body: NewBody) -> Self {
+        let file = match body {
+            NewBody::Spooled(file) => Some(file),
+            // In the record, which goes.
+            NewBody::Inline(_) => None,
+        };
+        Self { id, file }
+    }
+
+    pub(super) const fn id(&self) -> ItemId {
+        self.id
+    }
+
+    /// Leaves the file, which a record may name.
+    pub(super) fn keep_file(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.keep();
+        }
+    }
+}
+
 impl NewBody {
     /// What the record says of it.
     pub(super) fn stored(&self) -> StoredBody {
@@ -179,10 +208,10 @@ impl Batch {
     }
 
     /// Tells everyone who waits for an append that there is none. What a failed commit may have left of them is to be removed.
-    pub(super) fn refuse(&mut self, reason: Unavailable, unconfirmed: &mut Vec<(ItemId, NewBody)>) {
+    pub(super) fn refuse(&mut self, reason: Unavailable, unconfirmed: &mut Vec<Refused>) {
         for append in self.appends.drain(..) {
             self.unconfirmed.push(append.item.id);
-            unconfirmed.push((append.item.id, append.body));
+            unconfirmed.push(Refused::new(append.item.id, append.body));
             // Whoever waits may be gone.
             let _ = append.reply.send(Err(AppendError::Unavailable(reason)));
         }

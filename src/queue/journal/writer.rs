@@ -6,8 +6,9 @@
 //!
 //! Appends fail fast: who waits for a 202 is told at once that there is none. Changes of what was accepted are kept, in order,
 //! and tried again until they are recorded. What a failed commit may have left is reconciled by the next one that succeeds:
-//! appends that were refused are removed, changes are written once more. Bounds: [`BATCH_MAX`] and [`BATCH_BYTES_MAX`] for
-//! a batch; behind it the channels, where whoever sends waits.
+//! appends that were refused are removed, changes are written once more. Until then nothing is appended, so that there is at
+//! most one batch to take back. Bounds: [`BATCH_MAX`] and [`BATCH_BYTES_MAX`] for a batch; behind it the channels, where
+//! whoever sends waits.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -22,9 +23,10 @@ use tokio::{
 };
 
 use super::{
-    super::item::ItemId,
     INLINE_BODY_MAX_BYTES, Inner,
-    batch::{Append, Appending, Batch, Prepared, Receipts, SWEPT_MAX, Transition, Written},
+    batch::{
+        Append, Appending, Batch, Prepared, Receipts, Refused, SWEPT_MAX, Transition, Written,
+    },
     change::{Change, NewBody},
     error::{AppendError, DiskError, JournalError, Unavailable},
     ids::Ids,
@@ -61,8 +63,8 @@ pub(super) struct Writer {
 pub(super) struct State {
     pub(super) ids: Ids,
     pub(super) receipts: Receipts,
-    /// Refused appends that a failed commit may have left, with the files of their bodies.
-    pub(super) unconfirmed: Vec<(ItemId, NewBody)>,
+    /// Refused appends that a failed commit may have left: at most those of one batch.
+    pub(super) unconfirmed: Vec<Refused>,
 }
 
 /// How far the end is.
@@ -75,10 +77,12 @@ enum Ending {
     Tried,
 }
 
+/// The last batch failed. It is tried again, and what waits to be appended is refused until it succeeds.
 #[derive(Clone, Copy)]
 struct Retry {
     at: Instant,
     pause: Duration,
+    reason: Unavailable,
 }
 
 /// What waits, as it was taken.
@@ -93,7 +97,7 @@ struct Taken {
 struct Outcome {
     state: State,
     kept: Vec<Transition>,
-    is_done: bool,
+    failure: Option<Unavailable>,
     swept: u64,
 }
 
@@ -127,9 +131,9 @@ impl Writer {
                 "Changes of queued writes could not be recorded before the end."
             );
         }
-        for (_, body) in &mut self.state.unconfirmed {
+        for refused in &mut self.state.unconfirmed {
             // Perhaps a record names it after all. If none does, the next start sweeps it.
-            body.keep();
+            refused.keep_file();
         }
         for mut transition in kept {
             transition.keep_body();
@@ -149,7 +153,8 @@ impl Writer {
             let due = self.retry.map_or(self.sweep_at, |retry| retry.at);
             let is_failing = self.retry.is_some_and(|retry| retry.at > Instant::now());
             let is_closing = self.ending != Ending::Not;
-            // Every branch loses nothing when dropped: what was received is kept in `taken`.
+            // Every branch loses nothing when dropped: what was received is kept in `taken`. The time comes before the appends,
+            // which may come without end.
             tokio::select! {
                 biased;
                 () = self.inner.closing.cancelled(), if !is_closing => {
@@ -165,14 +170,14 @@ impl Writer {
                     }
                     taken.transitions.push(transition);
                 }
+                () = sleep_until(due), if !is_closing => return Some(taken),
                 Some(append) = self.appends.recv() => {
-                    if is_failing {
-                        refuse(append, Unavailable::Failing);
+                    if let Some(retry) = self.retry {
+                        refuse(append, retry.reason);
                         continue;
                     }
                     taken.push(append);
                 }
-                () = sleep_until(due), if !is_closing => return Some(taken),
                 else => {
                     // Closing, and nothing waits: what is kept, or is to be taken back, is tried once more, then that is all.
                     let is_left = !self.kept.is_empty() || !self.state.unconfirmed.is_empty();
@@ -196,7 +201,8 @@ impl Writer {
         {
             taken.transitions.push(transition);
         }
-        while taken.appends.len() < BATCH_MAX
+        while self.retry.is_none()
+            && taken.appends.len() < BATCH_MAX
             && taken.bytes < BATCH_BYTES_MAX
             && let Ok(append) = self.appends.try_recv()
         {
@@ -223,11 +229,12 @@ impl Writer {
             .await
             .expect("every panic of a batch is caught inside");
         let now = Instant::now();
-        let retry = (!outcome.is_done).then(|| {
+        let retry = outcome.failure.map(|reason| {
             let pause = retry.map_or(RETRY_FIRST, |retry| (retry.pause * 2).min(RETRY_MAX));
             Retry {
                 at: now + pause,
                 pause,
+                reason,
             }
         });
         let sweep_at = match outcome.swept {
@@ -272,7 +279,7 @@ impl Inner {
         let mut batch = Batch {
             transitions: kept,
             appends: self.prepare(&mut state.ids, appends),
-            unconfirmed: state.unconfirmed.iter().map(|(id, _)| *id).collect(),
+            unconfirmed: state.unconfirmed.iter().map(Refused::id).collect(),
             receipts: state.receipts,
         };
         let appends = batch.appends.iter().map(|append| append.item.id);
@@ -280,9 +287,8 @@ impl Inner {
         // Ids increase: these are in order.
         self.disk.set_unconfirmed(unconfirmed.chain(appends));
         let written = self.write_batch(&mut batch, &mut state.unconfirmed);
-        let is_done = written.is_ok();
         let mut swept = 0;
-        let kept = match written {
+        let (kept, failure) = match written {
             Ok(written) => {
                 // Before anybody hears of what is there now.
                 self.disk.set_unconfirmed(std::iter::empty());
@@ -291,19 +297,19 @@ impl Inner {
                 // Dropped, and their files with them.
                 state.unconfirmed.clear();
                 self.finish(batch, written);
-                Vec::new()
+                (Vec::new(), None)
             }
             Err(error) => {
                 tracing::error!(%error, "Cannot write to the queue's database.");
                 let reason = reason_of(&error);
                 batch.refuse(reason, &mut state.unconfirmed);
-                batch.transitions
+                (batch.transitions, Some(reason))
             }
         };
         Outcome {
             state,
             kept,
-            is_done,
+            failure,
             swept,
         }
     }
@@ -344,7 +350,7 @@ impl Inner {
     fn write_batch(
         &self,
         batch: &mut Batch,
-        unconfirmed: &mut Vec<(ItemId, NewBody)>,
+        unconfirmed: &mut Vec<Refused>,
     ) -> Result<Written, DiskError> {
         let error = match self.try_write(batch) {
             Err(error) => error,

@@ -193,6 +193,38 @@ async fn what_was_refused_is_taken_back_before_the_end() {
     assert!(refused > 0, "no commit failed for good");
 }
 
+/// Each new write was one more to take back, without end, as long as the database failed.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_tried_to_be_appended_until_the_database_has_shown_that_it_writes() {
+    let (fixture, storage, _dir) = faulty().await;
+    fixture.append("first").await;
+    storage.fail_after(0);
+    let refused = fixture.journal.append(fixture.write("refused")).await;
+    assert!(refused.is_err());
+    for _ in 0..10 {
+        // Later than the next try, whenever that is.
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        let errors = fixture.errors("write");
+        for _ in 0..20 {
+            let refused = fixture.journal.append(fixture.write("refused")).await;
+            assert!(matches!(
+                refused,
+                Err(AppendError::Unavailable(Unavailable::Failing))
+            ));
+        }
+        assert_eq!(fixture.errors("write"), errors, "refused without a try");
+    }
+    assert!(
+        fixture.errors("write") >= 10,
+        "what is to be taken back is tried"
+    );
+    storage.heal();
+    next_try().await;
+    fixture.append("later").await;
+    let all = fixture.all().await;
+    assert!(all.iter().map(|item| item.seq).eq(1..=2), "{all:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn whenever_the_power_is_lost_everything_acknowledged_is_there() {
     for operations in 0..50 {
