@@ -35,12 +35,14 @@ mod writer;
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use http::HeaderName;
 use tokio::{
     sync::{mpsc, oneshot},
     task::spawn_blocking,
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -75,6 +77,9 @@ use crate::{clock::SharedClock, telemetry::Metrics};
 
 /// Bodies up to this are in the database; files are faster beyond it.
 pub(super) const INLINE_BODY_MAX_BYTES: u64 = 64 * 1024;
+
+/// How long the end waits for the last transaction. A slow disk takes a few seconds; service managers kill after 90.
+const CLOSE_MAX: Duration = Duration::from_secs(30);
 
 /// The journal of one queue. Cheap to clone.
 #[derive(Clone)]
@@ -335,9 +340,16 @@ impl Journal {
     }
 
     /// Records what waits, and lets go of the files. Appends and changes are refused from here on.
+    ///
+    /// Waits for [`CLOSE_MAX`] at most, on a disk that does not answer.
     pub(super) async fn close(&self) {
         self.inner.closing.cancel();
-        self.inner.ended.cancelled().await;
+        if timeout(CLOSE_MAX, self.inner.ended.cancelled())
+            .await
+            .is_err()
+        {
+            tracing::error!(limit = ?CLOSE_MAX, "The queue's database does not close; going on without it.");
+        }
     }
 
     async fn read<T: Send + 'static>(

@@ -245,7 +245,9 @@ impl SpoolFile {
 
 impl Drop for SpoolFile {
     fn drop(&mut self) {
+        // In a panic nobody knows whether a record names it. If none does, the next start sweeps it.
         if !self.is_kept
+            && !std::thread::panicking()
             && let Err(error) = fs::remove_file(&self.path)
         {
             tracing::warn!(%error, "Cannot remove a spool file; it is swept at the next start.");

@@ -120,10 +120,27 @@ impl Writer {
         }
     }
 
-    pub(super) async fn run(mut self) {
-        while let Some(taken) = self.take().await {
-            self = self.write(taken).await;
+    pub(super) async fn run(self) {
+        let inner = self.inner.clone();
+        // However it ends, nobody waits for it in vain.
+        let _ended = inner.ended.clone().drop_guard();
+        if let Some(writer) = self.write_all().await {
+            writer.leave();
         }
+        // Closing waits for the reads that are under way.
+        let _ = spawn_blocking(move || inner.disk.close()).await;
+    }
+
+    /// Writes whatever comes, until the end; `None` when there was a panic. Who waits is then told that the queue is closed.
+    async fn write_all(mut self) -> Option<Self> {
+        while let Some(taken) = self.take().await {
+            self = self.write(taken).await?;
+        }
+        Some(self)
+    }
+
+    /// What could not be recorded is left as it is.
+    fn leave(mut self) {
         let kept = std::mem::take(&mut self.kept);
         if !kept.is_empty() {
             tracing::error!(
@@ -140,10 +157,6 @@ impl Writer {
             // Whoever waits may be gone.
             let _ = transition.reply.send(Err(JournalError::Closed));
         }
-        let inner = self.inner.clone();
-        // Closing waits for the reads that are under way.
-        let _ = spawn_blocking(move || inner.disk.close()).await;
-        self.inner.ended.cancel();
     }
 
     /// Waits until there is something to do; `None` when there is nothing more, ever.
@@ -210,7 +223,8 @@ impl Writer {
         }
     }
 
-    async fn write(self, taken: Taken) -> Self {
+    /// Writes one batch; `None` when there was a panic.
+    async fn write(self, taken: Taken) -> Option<Self> {
         let Self {
             inner,
             appends,
@@ -225,9 +239,11 @@ impl Writer {
         kept.extend(taken.transitions);
         let writing = inner.clone();
         let outcome = spawn_blocking(move || writing.write(state, kept, taken.appends));
-        let outcome = outcome
-            .await
-            .expect("every panic of a batch is caught inside");
+        // Those of the database are caught inside.
+        let outcome = outcome.await.inspect_err(|error| {
+            tracing::error!(%error, "The queue's writer panicked. Nothing is queued until a restart.");
+        });
+        let outcome = outcome.ok()?;
         let now = Instant::now();
         let retry = outcome.failure.map(|reason| {
             let pause = retry.map_or(RETRY_FIRST, |retry| (retry.pause * 2).min(RETRY_MAX));
@@ -241,7 +257,7 @@ impl Writer {
             SWEPT_MAX.. => now,
             _ => now + SWEEP_EVERY,
         };
-        Self {
+        Some(Self {
             inner,
             appends,
             transitions,
@@ -250,7 +266,7 @@ impl Writer {
             retry,
             sweep_at,
             ending,
-        }
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Disks that are full, syncs that fail, power that is lost.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::{
     faults::{FaultyStorage, Keeps},
     *,
@@ -322,4 +324,58 @@ async fn what_waits_is_tried_once_more_at_the_end_and_no_longer() {
         late,
         Err(AppendError::Unavailable(Unavailable::Closed))
     ));
+}
+
+/// A clock that panics on demand, where no panic is expected.
+#[derive(Debug, Default)]
+struct BreakableClock {
+    is_broken: AtomicBool,
+}
+
+impl Clock for BreakableClock {
+    fn now(&self) -> Timestamp {
+        assert!(!self.is_broken.load(Ordering::SeqCst), "on demand");
+        Timestamp::from_secs(1_700_000_000)
+    }
+}
+
+/// The end waited for ever for a writer that was gone.
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_writer_closes_the_queue_and_loses_nothing_accepted() {
+    let fixture = Fixture::new().await;
+    let (dir, config) = fixture.close().await;
+    let clock = Arc::new(BreakableClock::default());
+    let (index, tasks) = (
+        Arc::new(Mutex::new(Index::new(&config))),
+        TaskTracker::new(),
+    );
+    let backing = || Backing::Directory(dir.path().to_owned());
+    let journal = open_on(
+        backing(),
+        &config,
+        clock.clone(),
+        Metrics::new(),
+        index,
+        &tasks,
+    );
+    let journal = journal.await.unwrap();
+    let write = || new_write("body".into(), Timestamp::from_secs(1_700_000_000));
+    let item = appended(journal.append(write()).await);
+    clock.is_broken.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        let closed = journal.append(write()).await;
+        let Err(AppendError::Unavailable(Unavailable::Closed)) = closed else {
+            panic!("{closed:?}");
+        };
+        let closed = journal.record(Change::Update(parked(&item))).await;
+        assert!(matches!(closed, Err(JournalError::Closed)), "{closed:?}");
+    }
+    let before = tokio::time::Instant::now();
+    journal.close().await;
+    assert_eq!(before.elapsed(), Duration::ZERO);
+    tasks.close();
+    tasks.wait().await;
+    let fixture = Fixture::open(dir.clone(), config, backing()).await.unwrap();
+    assert_eq!(fixture.all().await, [item]);
+    assert_eq!(fixture.journal.damage(), 0);
 }
