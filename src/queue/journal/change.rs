@@ -10,6 +10,10 @@ use super::{
 };
 use crate::policy::Timestamp;
 
+/// What is kept of the body of an answer to a write that is parked or dead: enough to see why. Such answers count toward
+/// nothing, so they must be small: there are at most `queue.max_items` of them.
+const STUCK_ANSWER_MAX_BYTES: usize = 4 * 1024;
+
 /// A field's name, in lower case, and its value.
 pub type Field = (String, Vec<u8>);
 
@@ -58,7 +62,7 @@ pub(in crate::queue) enum Change {
     Answered {
         /// As it is now.
         item: Item,
-        /// The origin's answer.
+        /// The origin's answer. Of its body 4 KiB are kept, and it then says that it is truncated.
         answer: Answer,
     },
     /// The write came to its end. What is left is its receipt.
@@ -127,6 +131,19 @@ impl NewBody {
             Self::Inline(body) => body.len() as u64,
             Self::Spooled(file) => file.bytes(),
         }
+    }
+}
+
+impl Change {
+    /// With no more of an answer than is kept.
+    pub(super) fn with_kept_answer(mut self) -> Self {
+        if let Self::Answered { answer, .. } = &mut self
+            && answer.body.len() > STUCK_ANSWER_MAX_BYTES
+        {
+            answer.body = Bytes::copy_from_slice(&answer.body[..STUCK_ANSWER_MAX_BYTES]);
+            answer.is_truncated = true;
+        }
+        self
     }
 }
 

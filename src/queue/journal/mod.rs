@@ -4,7 +4,7 @@
 //! before them; ids increase in order of the commits. A change is recorded when [`Journal::record`] returns. What was refused
 //! is never shown, and is not on disk once anything else is appended. Nothing that is damaged is served, or forgotten: it is made again as far as
 //! it goes and shown as parked or dead. Bounds: [`writer::BATCH_MAX`] for what waits; receipts as many as `queue.max_items`,
-//! a quarter of `queue.max_bytes`, for `queue.receipt_ttl`.
+//! a quarter of `queue.max_bytes`, for `queue.receipt_ttl`; 4 KiB of the body of an answer to a write that is parked or dead.
 //!
 //! Beside `queue.redb` ([`tables`]): `spool/` ([`spool`]), `queue.reserve` ([`space`]), `queue.marker` ([`marker`]), and after
 //! damage `queue.redb.bad-<n>` and `spool.bad/` ([`salvage`]). Deliberately absent: what becomes of a write (replay's), and
@@ -187,7 +187,7 @@ impl Journal {
         }
         let (reply, answer) = oneshot::channel();
         let transition = Transition {
-            change,
+            change: change.with_kept_answer(),
             audit,
             reply,
         };

@@ -1,7 +1,7 @@
 //! Receipts are kept for a time, and in bounds.
 
 use super::*;
-use crate::queue::Answer;
+use crate::queue::{Answer, Parked};
 
 async fn end(fixture: &Fixture, item: &Item, answer_bytes: usize) {
     let answer = Answer {
@@ -73,4 +73,34 @@ async fn answers_take_a_quarter_of_the_room_at_most() {
     let last = fixture.all().await[1].clone();
     end(&fixture, &last, 10_000).await;
     assert_eq!(left(&fixture).await, [2, 3]);
+}
+
+/// Answers to writes that wait for an operator took up to 64 KiB each, and counted toward nothing.
+#[tokio::test]
+async fn of_the_answer_to_a_stuck_write_the_beginning_is_kept() {
+    let fixture = Fixture::new().await;
+    let item = fixture.append("body").await;
+    let parked = Item {
+        state: State::Parked(Parked::Conflict),
+        ..item.clone()
+    };
+    for (bytes, kept, is_truncated) in [(4_096, 4_096, false), (4_097, 4_096, true)] {
+        let body = Bytes::from((0..bytes).map(|at| at as u8).collect::<Vec<_>>());
+        let answered = Change::Answered {
+            item: parked.clone(),
+            answer: Answer {
+                status: 409,
+                fields: Vec::new(),
+                body: body.clone(),
+                is_truncated: false,
+            },
+        };
+        fixture.journal.record(answered).await.unwrap();
+        let answer = fixture.journal.answer(item.id).await.unwrap().unwrap();
+        assert_eq!(answer.body, body[..kept]);
+        assert_eq!(answer.is_truncated, is_truncated);
+    }
+    end(&fixture, &parked, 10_000).await;
+    let answer = fixture.journal.answer(item.id).await.unwrap().unwrap();
+    assert_eq!(answer.body.len(), 10_000, "a receipt's is whole");
 }
