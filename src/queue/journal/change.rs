@@ -62,14 +62,14 @@ pub(in crate::queue) enum Change {
     Answered {
         /// As it is now.
         item: Item,
-        /// The origin's answer. Of its body 4 KiB are kept, and it then says that it is truncated.
+        /// The origin's answer, of which `Set-Cookie` and sensitive fields are not kept. Of its body 4 KiB are kept, and it then says that it is truncated.
         answer: Answer,
     },
     /// The write came to its end. What is left is its receipt.
     End {
         /// Done or cancelled.
         item: Item,
-        /// The origin's answer, if there is one.
+        /// The origin's answer, if there is one; of its fields `Set-Cookie` and sensitive ones are not kept.
         answer: Option<Answer>,
     },
     /// The write has other fields, and perhaps another body.
@@ -135,8 +135,17 @@ impl NewBody {
 }
 
 impl Change {
-    /// With no more of an answer than is kept.
-    pub(super) fn with_kept_answer(mut self) -> Self {
+    /// With no more of an answer than is kept. Its secret fields are not: a session that the origin opens is for
+    /// whoever sent the write, and nobody else who gets at its receipt or at the files.
+    pub(super) fn with_kept_answer(mut self, is_secret: impl Fn(&str) -> bool) -> Self {
+        if let Self::Answered { answer, .. }
+        | Self::End {
+            answer: Some(answer),
+            ..
+        } = &mut self
+        {
+            answer.fields.retain(|(name, _)| !is_secret(name));
+        }
         if let Self::Answered { answer, .. } = &mut self
             && answer.body.len() > STUCK_ANSWER_MAX_BYTES
         {

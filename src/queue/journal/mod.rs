@@ -3,7 +3,8 @@
 //! Invariants: a write is appended when [`Journal::append`] returns it, and not before: its records are synced, its body file
 //! before them; ids increase in order of the commits. A change is recorded when [`Journal::record`] returns. What was refused
 //! is never shown, and is not on disk once anything else is appended. Nothing that is damaged is served, or forgotten: it is made again as far as
-//! it goes and shown as parked or dead. Bounds: [`writer::BATCH_MAX`] for what waits; receipts as many as `queue.max_items`,
+//! it goes and shown as parked or dead. No credential is on disk in the clear: of writes they are sealed, of answers left out.
+//! Bounds: [`writer::BATCH_MAX`] for what waits; receipts as many as `queue.max_items`,
 //! a quarter of `queue.max_bytes`, for `queue.receipt_ttl`; 4 KiB of the body of an answer to a write that is parked or dead.
 //!
 //! Beside `queue.redb` ([`tables`]): `spool/` ([`spool`]), `queue.reserve` ([`space`]), `queue.marker` ([`marker`]), and after
@@ -187,7 +188,7 @@ impl Journal {
         }
         let (reply, answer) = oneshot::channel();
         let transition = Transition {
-            change: change.with_kept_answer(),
+            change: change.with_kept_answer(|name| self.inner.is_secret_answer(name)),
             audit,
             reply,
         };
@@ -383,6 +384,11 @@ impl Inner {
                 .sensitive
                 .iter()
                 .any(|sensitive| name.eq_ignore_ascii_case(sensitive.as_str()))
+    }
+
+    /// Whether a field of an answer gives who has it what is another's.
+    fn is_secret_answer(&self, name: &str) -> bool {
+        name.eq_ignore_ascii_case("set-cookie") || self.is_sensitive(name)
     }
 
     fn seal(&self, id: ItemId, fields: Vec<Field>, body: StoredBody) -> Option<Content> {

@@ -104,3 +104,46 @@ async fn of_the_answer_to_a_stuck_write_the_beginning_is_kept() {
     let answer = fixture.journal.answer(item.id).await.unwrap().unwrap();
     assert_eq!(answer.body.len(), 10_000, "a receipt's is whole");
 }
+
+/// A session that the origin opened in its answer was on disk in the clear for as long as the receipt.
+#[tokio::test]
+async fn no_secret_of_an_answer_is_kept() {
+    let fixture = Fixture::with(|config| {
+        config.sensitive_headers = vec![http::HeaderName::from_static("x-token")];
+    })
+    .await;
+    let field = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+    let answer = || Answer {
+        status: 409,
+        fields: vec![
+            field("set-cookie", "session=geheim-1"),
+            field("content-type", "text/plain"),
+            field("Set-Cookie", "session=geheim-2"),
+            field("x-token", "geheim-3"),
+        ],
+        body: Bytes::new(),
+        is_truncated: false,
+    };
+    let item = fixture.append("body").await;
+    let parked = Item {
+        state: State::Parked(Parked::Conflict),
+        ..item.clone()
+    };
+    let ended = done(&item, fixture.now());
+    for change in [
+        Change::Answered {
+            item: parked,
+            answer: answer(),
+        },
+        Change::End {
+            item: ended,
+            answer: Some(answer()),
+        },
+    ] {
+        fixture.journal.record(change).await.unwrap();
+        let kept = fixture.journal.answer(item.id).await.unwrap().unwrap();
+        assert_eq!(kept.fields, [field("content-type", "text/plain")]);
+    }
+    let file = std::fs::read(fixture.path("queue.redb")).unwrap();
+    assert!(!file.windows(6).any(|bytes| bytes == b"geheim"));
+}
