@@ -140,6 +140,21 @@ impl Transition {
             body.keep();
         }
     }
+
+    /// Says that it is recorded.
+    pub(super) fn answer(mut self) {
+        let result = match self.change.is_existing() {
+            true => Err(JournalError::Exists),
+            false => {
+                self.keep_body();
+                Ok(())
+            }
+        };
+        // Before the answer, so that nobody finds a file that is to go.
+        drop(self.change);
+        // Whoever waits may be gone.
+        let _ = self.reply.send(result);
+    }
 }
 
 impl Refused {
@@ -313,14 +328,19 @@ fn apply_change(
             }
         }
         Change::Import { item, fields, body } => {
-            if tables.item(item.id)?.is_none()
-                && let Some(content) = seal(item.id, fields.clone(), body.stored())
-            {
-                tables.counters.seq += 1;
-                tables.counters.last_id = tables.counters.last_id.max(Some(item.id));
-                item.seq = tables.counters.seq;
-                tables.put_content(item, &content, None)?;
-                tables.put_item(item, now)?;
+            match tables.item(item.id)? {
+                // Its own, of an earlier try whose commit failed and is there all the same.
+                Some(found) if found.seq == item.seq => {}
+                Some(_) => item.seq = 0,
+                None => {
+                    if let Some(content) = seal(item.id, fields.clone(), body.stored()) {
+                        tables.counters.seq += 1;
+                        tables.counters.last_id = tables.counters.last_id.max(Some(item.id));
+                        item.seq = tables.counters.seq;
+                        tables.put_content(item, &content, None)?;
+                        tables.put_item(item, now)?;
+                    }
+                }
             }
         }
         Change::Remove(id) => {

@@ -81,9 +81,10 @@ pub(in crate::queue) enum Change {
         /// `None`: as before.
         body: Option<NewBody>,
     },
-    /// A write of another queue, with its id. It goes into the room reserved for it, unless there is a record of it.
+    /// A write of another queue, with its id. It goes into the room reserved for it, unless there is a record of it: that is
+    /// [`JournalError::Exists`](super::JournalError::Exists), and the room is still reserved.
     Import {
-        /// With any `seq`: the journal gives it.
+        /// With any `seq`: the journal gives it, none to what is not imported.
         item: Item,
         /// Every field to send.
         fields: Vec<Field>,
@@ -135,9 +136,22 @@ impl NewBody {
 }
 
 impl Change {
+    /// As it goes to the writer: with no number yet, and no more of an answer than is kept.
+    pub(super) fn prepared(mut self, is_secret: impl Fn(&str) -> bool) -> Self {
+        if let Self::Import { item, .. } = &mut self {
+            item.seq = 0;
+        }
+        self.with_kept_answer(is_secret)
+    }
+
+    /// Whether applying it, which is done, has changed nothing because there was a record already.
+    pub(super) const fn is_existing(&self) -> bool {
+        matches!(self, Self::Import { item, .. } if item.seq == 0)
+    }
+
     /// With no more of an answer than is kept. Its secret fields are not: a session that the origin opens is for
     /// whoever sent the write, and nobody else who gets at its receipt or at the files.
-    pub(super) fn with_kept_answer(mut self, is_secret: impl Fn(&str) -> bool) -> Self {
+    fn with_kept_answer(mut self, is_secret: impl Fn(&str) -> bool) -> Self {
         if let Self::Answered { answer, .. }
         | Self::End {
             answer: Some(answer),

@@ -89,6 +89,9 @@ pub enum JournalError {
     /// It has fields that must be sealed, and there is no key to seal them with.
     #[error("there is no key to seal its credentials with")]
     CredentialNotStorable,
+    /// There is a record of the write already: nothing was imported.
+    #[error("there is a record of the write already")]
+    Exists,
     /// The database cannot be read now.
     #[error("cannot read the queue's database")]
     Unavailable(#[source] io::Error),

@@ -163,7 +163,7 @@ impl Journal {
     /// Dropping the future does not take the change back.
     ///
     /// # Errors
-    /// Only when the journal is closed, or when new fields cannot be sealed.
+    /// Only when the journal is closed, when new fields cannot be sealed, or when an import exists already.
     pub(super) async fn record(&self, change: Change) -> Result<(), JournalError> {
         self.send(change, None).await
     }
@@ -188,7 +188,7 @@ impl Journal {
         }
         let (reply, answer) = oneshot::channel();
         let transition = Transition {
-            change: change.with_kept_answer(|name| self.inner.is_secret_answer(name)),
+            change: change.prepared(|name| self.inner.is_secret_answer(name)),
             audit,
             reply,
         };

@@ -434,6 +434,7 @@ impl Inner {
                 | Change::Replace { item, .. } => {
                     index.change(item);
                 }
+                Change::Import { .. } if transition.change.is_existing() => {}
                 Change::Import { item, .. } => index.add(item),
                 Change::Remove(id) => index.remove(*id),
                 Change::Pause(pauses) => self.set_pauses(pauses.clone()),
@@ -458,9 +459,8 @@ impl Inner {
         for file in &written.files {
             self.spool.remove(file);
         }
-        for mut transition in batch.transitions {
-            transition.keep_body();
-            let _ = transition.reply.send(Ok(()));
+        for transition in batch.transitions {
+            transition.answer();
         }
     }
 

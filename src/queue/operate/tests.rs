@@ -759,3 +759,70 @@ async fn an_import_respects_the_limits_of_the_queue() {
     assert_eq!(taken, [true, true, false]);
     assert_eq!(other.list(Filter::default()).await, ["/0", "/1"]);
 }
+
+/// With the lane of a write that halts, a forged line held up what it does not belong to.
+#[tokio::test]
+async fn no_line_of_an_import_gets_into_the_lane_of_another_origin() {
+    let bench = Bench::new().await;
+    for lane in ["route:orders", "none"] {
+        let item = bench.write_as("/a", REJECTED, |item| item.lane = lane.to_owned());
+        item.await;
+    }
+    let other = Bench::new().await;
+    let elsewhere = |item: &mut Item| {
+        item.origin = Origin::Upstream("other".to_owned());
+        item.lane_id = LaneId::new(&item.origin, &item.lane);
+    };
+    let victim = other.write_as("/victim", State::Queued, elsewhere).await;
+    let forged = bench.exported().await.into_iter().map(|record| {
+        let mut line = serde_json::to_value(record).unwrap();
+        line["item"]["lane_id"] = victim.lane_id.to_string().into();
+        Record::parse(line.to_string().as_bytes()).unwrap()
+    });
+    let outcomes = other.queue.import((1..).zip(forged).collect()).await;
+    assert!(outcomes.iter().all(|(_, outcome)| outcome.is_ok()));
+    assert_eq!(other.queue.blocked_by(victim.id), None);
+    let items = other
+        .queue
+        .list(&Filter::default(), None, 10)
+        .await
+        .unwrap();
+    let [ordered, unordered, _] = &items.items[..] else {
+        panic!("{items:?}");
+    };
+    let named = LaneId::new(&ordered.item.origin, "route:orders");
+    assert_eq!(ordered.item.lane_id, named);
+    assert_ne!(unordered.item.lane_id, victim.lane_id);
+    assert_ne!(unordered.item.lane_id, named);
+}
+
+/// The second one was put into the index, which then counted it, and had it delivered, twice.
+#[tokio::test]
+async fn a_write_that_is_twice_in_an_import_is_imported_once() {
+    let bench = Bench::new().await;
+    for number in 0..20 {
+        let unordered = |item: &mut Item| item.lane = "none".to_owned();
+        let path = format!("/{number}");
+        bench.write_as(&path, State::Queued, unordered).await;
+    }
+    let records = bench.exported().await;
+    let twice = records.iter().chain(&records).cloned();
+    let other = Bench::new().await;
+    let outcomes = other.queue.import((1..).zip(twice).collect()).await;
+    let count = |wanted| {
+        let outcomes = outcomes.iter();
+        outcomes
+            .filter(|(_, outcome)| outcome.as_ref().is_ok_and(|outcome| *outcome == wanted))
+            .count()
+    };
+    assert_eq!((count(Imported::New), count(Imported::Known)), (20, 20));
+    let summary = |bench: &Bench| {
+        let summary = bench.queue.summary();
+        (summary.counts.iter().sum::<usize>(), summary.bytes)
+    };
+    let before = summary(&other);
+    assert_eq!(before.0, 20);
+    let other = other.reopened().await;
+    assert_eq!(summary(&other), before);
+    assert_eq!(other.list(Filter::default()).await.len(), 20);
+}

@@ -1,6 +1,7 @@
 //! Writes out of one queue and into another: an export reads, an import appends what is not there yet.
 //!
-//! An imported write keeps its id, and with it its place in the order of acceptance; its number for people is new. Bounds: one
+//! An imported write keeps its id, and with it its place in the order of acceptance; its number for people is new, and its
+//! lane is the one of its origin and its lane's name, whatever the line says, so that no line holds up another origin. Bounds: one
 //! import at a time, 64 writes at once, those of one lane one after the other.
 
 use std::collections::HashMap;
@@ -9,8 +10,10 @@ use futures_util::future::join_all;
 
 use super::{
     super::{
-        DeliveryBody, Item, ItemId, LaneId, Parked, Queue, State, StoredBody, index::Room,
-        journal::Change, weight_bytes,
+        DeliveryBody, Item, ItemId, LaneId, Parked, Queue, State, StoredBody,
+        index::Room,
+        journal::{Change, JournalError},
+        weight_bytes,
     },
     ImportError, OperateError, Record,
 };
@@ -18,6 +21,9 @@ use crate::policy::Timestamp;
 
 // A gateway with a clock a little ahead is not a forger.
 const CLOCK_SKEW: std::time::Duration = std::time::Duration::from_secs(60 * 60);
+
+/// The name of the lane of what has no order (`order_by = "none"`). No other lane has it: theirs say what makes their order.
+const UNORDERED_LANE: &str = "none";
 
 /// Lines of an import, each with its number.
 pub type Import = Vec<(u64, Record)>;
@@ -56,7 +62,8 @@ impl Queue {
     pub async fn import(&self, lines: Import) -> Vec<(u64, Result<Imported, ImportError>)> {
         let _one_at_a_time = self.inner.importing.acquire().await;
         let mut lanes: HashMap<LaneId, Import> = HashMap::new();
-        for (number, record) in lines {
+        for (number, mut record) in lines {
+            record.item.lane_id = lane_id(&record.item);
             let lane = lanes.entry(record.item.lane_id).or_default();
             lane.push((number, record));
         }
@@ -106,12 +113,19 @@ impl Queue {
             fields,
             body,
         };
-        if let Err(error) = journal.record(change).await {
+        let recorded = journal.record(change).await;
+        if recorded.is_err() {
             self.index().release_reservation(room);
-            return Err(failed(error));
         }
-        self.changed(&item);
-        Ok(Imported::New)
+        match recorded {
+            Ok(()) => {
+                self.changed(&item);
+                Ok(Imported::New)
+            }
+            // The same write in another lane of the same file.
+            Err(JournalError::Exists) => Ok(Imported::Known),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     /// A body in memory: at most `queue.max_item` of the queue that accepted it.
@@ -126,6 +140,14 @@ impl Queue {
                 Ok(read.into())
             }
         }
+    }
+}
+
+/// The lane of this name at its origin; one of its own for what has no order.
+fn lane_id(item: &Item) -> LaneId {
+    match item.lane.as_str() {
+        UNORDERED_LANE => LaneId::unordered(),
+        name => LaneId::new(&item.origin, name),
     }
 }
 

@@ -326,6 +326,47 @@ async fn what_waits_is_tried_once_more_at_the_end_and_no_longer() {
     ));
 }
 
+/// What an import is told stands, also when its first commit was not taken for one and was there all the same.
+#[tokio::test(start_paused = true)]
+async fn an_import_whose_sync_fails_is_imported_once() {
+    for mask in 1..64 {
+        let (fixture, storage, dir) = faulty().await;
+        let first = fixture.append("first").await;
+        let mut id = *first.id.as_bytes();
+        id[15] ^= 1;
+        let import = || {
+            let write = fixture.write("imported");
+            Change::Import {
+                item: Item {
+                    id: ItemId::from_bytes(id),
+                    ..write.item
+                },
+                fields: write.fields,
+                body: write.body,
+            }
+        };
+        storage.fail_syncs_of(mask);
+        let (one, two) = tokio::join!(
+            fixture.journal.record(import()),
+            fixture.journal.record(import())
+        );
+        assert!(one.is_ok(), "mask {mask:b}: {one:?}");
+        assert!(matches!(two, Err(JournalError::Exists)), "mask {mask:b}");
+        assert_eq!(
+            fixture.index.lock().unwrap().counts().iter().sum::<usize>(),
+            2
+        );
+        storage.fail_syncs_of(0);
+        let all = fixture.all().await;
+        assert_eq!(all.len(), 2, "mask {mask:b}");
+        drop(fixture);
+        storage.crash(Keeps::Nothing);
+        let fixture = open(&dir, &storage).await;
+        assert_eq!(fixture.all().await, all, "mask {mask:b}");
+        assert_eq!(fixture.journal.damage(), 0, "mask {mask:b}");
+    }
+}
+
 /// A clock that panics on demand, where no panic is expected.
 #[derive(Debug, Default)]
 struct BreakableClock {
