@@ -1,7 +1,10 @@
 //! At start: the index is filled, what was on its way when the process ended is decided, what is damaged is put right, and what
 //! nobody needs any more is removed.
 
-use std::{collections::HashSet, sync::PoisonError};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::PoisonError,
+};
 
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
@@ -201,8 +204,12 @@ impl Inner {
                 for key in dangling {
                     tables.ended.remove(key)?;
                 }
+                let keys = match unlisted.is_empty() {
+                    true => HashMap::new(),
+                    false => tables.keys_of(&unlisted.iter().map(|item| item.id).collect())?,
+                };
                 for item in unlisted {
-                    tables.list_ended(item, now)?;
+                    tables.list_ended(item, keys.get(&item.id).copied(), now)?;
                 }
                 Ok(())
             })?;

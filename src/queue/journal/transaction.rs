@@ -1,6 +1,9 @@
 //! One write transaction: every table open, the rows of a write changed together, the running numbers kept.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
 
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use serde::de::DeserializeOwned;
@@ -220,15 +223,43 @@ impl<'t> Tables<'t> {
         Ok(left)
     }
 
-    /// Lists the receipt of a write that ended, with whatever key it came with forgotten.
-    pub(super) fn list_ended(&mut self, item: &Item, now: Timestamp) -> Result<(), DiskError> {
+    /// The keys of these writes, where they have one. Reads every key.
+    pub(super) fn keys_of(
+        &self,
+        ids: &HashSet<ItemId>,
+    ) -> Result<HashMap<ItemId, KeyHash>, DiskError> {
+        let mut keys = HashMap::new();
+        for row in self.keys.iter()? {
+            let (key, row) = row?;
+            let key = KeyHash::from_bytes(*key.value());
+            let row = self.decode(name::KEYS, key.as_bytes(), Some(row.value()));
+            if let Sound::<KeyRow>::Is(row) = row
+                && ids.contains(&row.id)
+            {
+                keys.insert(row.id, key);
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Lists the receipt of a write that ended, with the key that goes when it goes.
+    pub(super) fn list_ended(
+        &mut self,
+        item: &Item,
+        key_hash: Option<KeyHash>,
+        now: Timestamp,
+    ) -> Result<(), DiskError> {
         let at = item.ended_at.unwrap_or(now);
         let item = Item {
             ended_at: Some(at),
             ..item.clone()
         };
         let key = ended_key(at, item.id);
-        let record = codec::encode(name::ENDED, &key, &EndedRow::default());
+        let row = EndedRow {
+            key: key_hash,
+            ..EndedRow::default()
+        };
+        let record = codec::encode(name::ENDED, &key, &row);
         self.ended.insert(&key, record.as_slice())?;
         self.put_item(&item, now)
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use redb::{Database, ReadableDatabase, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableDefinition};
 
 use super::*;
 use crate::queue::{Dead, Parked, journal::ContentError};
@@ -275,4 +275,30 @@ async fn a_file_of_a_newer_version_is_left_alone() {
     ));
     assert_eq!(fs::metadata(&path).unwrap().len(), before.len() as u64);
     assert!(!dir.path().join("queue.redb.bad-1").exists());
+}
+
+/// The keys of receipts that were listed again stayed for ever.
+#[tokio::test(start_paused = true)]
+async fn a_receipt_whose_listing_was_lost_takes_its_key_along_when_it_goes() {
+    const KEYS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("keys");
+    const ENDED: TableDefinition<'_, &[u8; 24], &[u8]> = TableDefinition::new("ended");
+    let (dir, _, items) = queue().await;
+    let fixture = copy(&dir, |copy| {
+        let database = Database::open(copy.join("queue.redb")).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let mut ended = transaction.open_table(ENDED).unwrap();
+        ended.retain(|_, _| false).unwrap();
+        drop(ended);
+        transaction.commit().unwrap();
+    })
+    .await;
+    assert_eq!(damaged(&fixture, &items, "unlisted").await, 0);
+    fixture.clock.step_secs(86_400 + 1);
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    fixture.append("another").await;
+    assert_eq!(fixture.all().await.len(), 31, "without the receipts");
+    let (dir, _) = fixture.close().await;
+    let database = Database::open(dir.path().join("queue.redb")).unwrap();
+    let keys = database.begin_read().unwrap().open_table(KEYS).unwrap();
+    assert_eq!(keys.len().unwrap(), 30);
 }
