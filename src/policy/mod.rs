@@ -20,9 +20,11 @@ mod judge;
 mod key;
 mod mode;
 mod path_pattern;
+mod portal;
 mod query;
 mod ranges;
 mod reason;
+mod retry_after;
 mod search;
 mod settings;
 mod stale;
@@ -47,12 +49,14 @@ pub use judge::{Failure, Judgement, OnFailure, ResponseHead, judge, on_failure, 
 pub use key::CacheKey;
 pub use mode::Mode;
 pub use path_pattern::path_matches;
+pub use portal::{Suspicion, accepts_html, suspicion};
 pub use query::{ParameterPattern, QueryRules};
 pub use ranges::{
     Answered, Assembly, Combined, Completion, Extent, Selection, Stretch, combine, completion,
     contradicts, makes_whole, select_bytes, whole_if_complete,
 };
 pub use reason::Reason;
+pub use retry_after::retry_after;
 pub use search::SearchVariation;
 pub use settings::{CacheKind, ClientCacheControl, CookiePolicy, Overridable, Overrides, Settings};
 pub use storing::{Mark, StoredHead, store_post_answer};

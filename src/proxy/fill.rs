@@ -29,7 +29,6 @@ use super::{
     effective::{Effective, Via},
     failure::Failed,
     growing::{BrokenOff, Growing, Reader},
-    hold_down,
     keeping::{CopyError, Keeping, Whole},
     outgoing::remove_hop_by_hop,
     parts::{self, Completing, Rest},
@@ -404,7 +403,7 @@ async fn settle(
 ) {
     let status = answered.response.status();
     if let Judgement::ServeStale(_) = judgement {
-        let retry_after = hold_down::retry_after(answered.response.headers(), gateway.clock.now());
+        let retry_after = policy::retry_after(answered.response.headers(), gateway.clock.now());
         gateway
             .hold_down
             .failed(&fill.target.key, gateway.clock.now(), retry_after);

@@ -7,8 +7,6 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, header};
-
 use crate::policy::{CacheKey, Timestamp};
 
 const FIRST: Duration = Duration::from_secs(1);
@@ -71,18 +69,6 @@ impl HoldDown {
         // Entries are whole, so a panic elsewhere does not spoil the map.
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// How long the origin asks to be left alone (RFC 9110 section 10.2.3), in either form.
-pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(secs) = text.parse() {
-        return Some(Duration::from_secs(secs));
-    }
-    let at = Timestamp::from(httpdate::parse_http_date(text).ok()?);
-    u64::try_from(at.millis_since(now))
-        .ok()
-        .map(Duration::from_millis)
 }
 
 impl Hold {

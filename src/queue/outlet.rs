@@ -23,11 +23,12 @@ pub trait Outlet: Send + Sync + 'static {
     /// Whether the deliveries of a route get their credential from a source that may have a newer one later.
     fn has_credential_source(&self, route: &str) -> bool;
 
-    /// Whether whoever answers at the origin's address is the origin: asked before the first delivery after an outage.
+    /// Whether whoever answers at the origin's address is the origin: asked before the first delivery after an outage, and when
+    /// an answer is doubted. Changes nothing there.
     ///
     /// # Errors
-    /// With what the configured probe found, when that fails.
-    fn verify(&self, origin: &Origin) -> impl Future<Output = Result<Proof, String>> + Send;
+    /// See [`Unverified`].
+    fn verify(&self, origin: &Origin) -> impl Future<Output = Result<Proof, Unverified>> + Send;
 
     /// Sends one delivery, once, and returns when the answer is complete (as far as it is kept).
     ///
@@ -46,6 +47,17 @@ pub enum Proof {
     Proven,
     /// Nothing says so.
     Unproven,
+}
+
+/// Why it cannot be said that the origin answers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unverified {
+    /// Something that is not the origin answers whatever is asked.
+    #[error("{0}")]
+    Portal(String),
+    /// The configured probe failed, or nothing answered.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// One attempt to deliver a write.

@@ -7,14 +7,14 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, header};
+use http::header;
 
 use super::{
     item::{Dead, Done, Item, Parked, Repeat, State},
     outlet::{Proof, Received, SendError},
     settings::Config,
 };
-use crate::policy::Timestamp;
+use crate::policy::{self, Suspicion, Timestamp};
 
 /// What becomes of a write after one delivery of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,17 +55,6 @@ pub(super) enum Unsent {
     Busy,
     /// The origin handed the request back.
     HandedBack,
-}
-
-/// What makes an answer look like a captive portal's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Suspicion {
-    /// 511 (RFC 6585 section 6).
-    NetworkAuthentication,
-    /// A redirect to another host or scheme.
-    RedirectElsewhere,
-    /// HTML, where the route's answers are not.
-    Html,
 }
 
 /// Whether the origin has given a plausible answer since the last outage.
@@ -139,28 +128,6 @@ pub(super) fn judge(answer: Result<&Received, &SendError>, by: &Judged<'_>) -> V
     }
 }
 
-/// How long the origin asks to be left alone (RFC 9110 section 10.2.3), in either form. Never shortened.
-pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than a u64 has is as long as can be said.
-        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
-    }
-    let at = Timestamp::from(httpdate::parse_http_date(text).ok()?);
-    u64::try_from(at.millis_since(now))
-        .ok()
-        .map(Duration::from_millis)
-}
-
-/// Whether a request asks for HTML by name; `*/*` does not.
-pub(super) fn accepts_html(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(header::ACCEPT).iter();
-    accepted
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(is_html)
-}
-
 /// The table "Answer on replay".
 fn by_status(received: &Received, by: &Judged<'_>) -> Verdict {
     let item = by.item;
@@ -229,61 +196,13 @@ fn suspicion(received: &Received, by: &Judged<'_>) -> Option<Suspicion> {
         return None;
     }
     let status = received.answer.status;
-    if status == StatusCode::NETWORK_AUTHENTICATION_REQUIRED.as_u16() {
-        return Some(Suspicion::NetworkAuthentication);
-    }
-    if matches!(status, 301 | 302 | 303 | 307 | 308) && leads_elsewhere(received, by.item) {
-        return Some(Suspicion::RedirectElsewhere);
-    }
-    let is_telling = match by.trial {
-        Trial::Canary | Trial::Passed => matches!(status, 200..=299 | 400..=499),
-        Trial::Cleared => matches!(status, 200..=299),
-    };
+    let suspicion = policy::suspicion(status, &received.headers, &by.item.url)?;
     let expects_html = by.accepts_html || by.item.answers_html;
-    let content_type = received.headers.get(header::CONTENT_TYPE);
-    let has_html = content_type
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(is_html);
-    (is_telling && has_html && !expects_html).then_some(Suspicion::Html)
-}
-
-/// Whether a media type, parameters and all, is HTML or XHTML.
-fn is_html(media_type: &str) -> bool {
-    let essence = media_type.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("text/html")
-        || essence.eq_ignore_ascii_case("application/xhtml+xml")
-}
-
-/// Whether a redirect names another host or scheme than the write went to.
-fn leads_elsewhere(received: &Received, item: &Item) -> bool {
-    let Some(location) = received.headers.get(header::LOCATION) else {
-        return false;
+    let is_telling = match by.trial {
+        Trial::Canary | Trial::Passed => true,
+        Trial::Cleared => status < 400,
     };
-    let location = String::from_utf8_lossy(location.as_bytes());
-    let (scheme, host) = scheme_and_host(location.trim());
-    let (our_scheme, our_host) = scheme_and_host(&item.url);
-    let differs = |theirs: Option<&str>, ours: Option<&str>| {
-        theirs.is_some_and(|theirs| !ours.is_some_and(|ours| theirs.eq_ignore_ascii_case(ours)))
-    };
-    differs(scheme, our_scheme) || differs(host, our_host)
-}
-
-/// The scheme and the host that a URI reference names (RFC 3986 section 4.1), as far as it does.
-fn scheme_and_host(reference: &str) -> (Option<&str>, Option<&str>) {
-    let hierarchy_at = reference.find(['/', '?', '#']).unwrap_or(reference.len());
-    let (scheme, rest) = match reference.find(':') {
-        Some(colon) if colon < hierarchy_at => (Some(&reference[..colon]), &reference[colon + 1..]),
-        _ => (None, reference),
-    };
-    let host = rest.strip_prefix("//").map(|rest| {
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let host_and_port = authority.rsplit('@').next().unwrap_or_default();
-        match host_and_port.find(']') {
-            Some(end) => &host_and_port[..=end],
-            None => host_and_port.split(':').next().unwrap_or_default(),
-        }
-    });
-    (scheme, host)
+    (suspicion != Suspicion::Html || is_telling && !expects_html).then_some(suspicion)
 }
 
 impl Verdict {
@@ -301,28 +220,17 @@ impl Verdict {
     }
 }
 
-impl Suspicion {
-    /// As a sentence about what answers.
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::NetworkAuthentication => "it answered 511",
-            Self::RedirectElsewhere => "it redirected to another host or scheme",
-            Self::Html => "it answered with HTML, which this route's answers are not",
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use http::{HeaderMap, HeaderName, HeaderValue};
+    use http::{HeaderName, HeaderValue};
 
     use super::{
         Effect, Judged, Suspicion, Trial, Unsent,
         Verdict::{self, Captive, Park, Refresh, Rejected, Retry, Suspect},
-        judge, obstacle, retry_after,
+        judge, obstacle,
     };
     use crate::{
         policy::Timestamp,
@@ -630,36 +538,6 @@ mod tests {
         };
         let by = judged(&item, Trial::Canary, Proof::Unproven);
         assert_eq!(judge(Ok(&received), &by), DONE);
-
-        let accepts = |value: &'static str| {
-            let value = HeaderValue::from_static(value);
-            super::accepts_html(&HeaderMap::from_iter([(http::header::ACCEPT, value)]))
-        };
-        assert!(accepts("application/json, text/html;q=0.5"));
-        assert!(accepts("APPLICATION/XHTML+XML"));
-        assert!(!accepts("*/*") && !accepts("text/*") && !accepts("application/json"));
-        assert!(!super::accepts_html(&HeaderMap::new()));
-    }
-
-    #[test]
-    fn a_wish_to_be_left_alone_is_never_shortened() {
-        let now = Timestamp::from_secs(784_111_777);
-        let wish = |text: &'static str| {
-            let value = HeaderValue::from_static(text);
-            let headers = HeaderMap::from_iter([(http::header::RETRY_AFTER, value)]);
-            retry_after(&headers, now)
-        };
-        let secs = |secs| Some(Duration::from_secs(secs));
-        assert_eq!(wish("0"), secs(0));
-        assert_eq!(wish(" 120 "), secs(120));
-        assert_eq!(wish("31536000"), secs(31_536_000));
-        assert_eq!(wish("18446744073709551615"), secs(u64::MAX));
-        assert_eq!(wish("99999999999999999999999"), secs(u64::MAX));
-        assert_eq!(wish("Sun, 06 Nov 1994 08:50:37 GMT"), secs(60));
-        assert_eq!(wish("Sun, 06 Nov 1994 08:00:00 GMT"), None);
-        for nothing in ["", "-1", "+5", "1.5", "soon"] {
-            assert_eq!(wish(nothing), None, "{nothing:?}");
-        }
     }
 
     #[test]

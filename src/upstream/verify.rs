@@ -1,11 +1,12 @@
 //! One probe: what is asked, what the answer must be, and what it proves about who answers.
 //!
 //! A captive portal answers too. Only a probe that says what to expect tells it from the origin where there is no TLS;
-//! what passes makes an upstream connected, and what is answered wrongly leaves it as it was.
+//! what passes makes an upstream connected, and what is answered wrongly leaves it as it was. Without a probe a portal can still
+//! give itself away: it answers a path that no origin has.
 //!
 //! Bounds: 10 s for one probe, of whose answer at most 64 KiB are read.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -23,7 +24,7 @@ use super::{
     group::{Kind, Origin, Upstream},
     upload::Upload,
 };
-use crate::policy::{Connectivity, Mode};
+use crate::policy::{self, Connectivity, Mode, Suspicion};
 
 // A probe answers "is it there", so it need not wait as long as a request.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,29 +57,72 @@ pub enum ProbeError {
     /// The answer lacks the expected text.
     #[error("the probe's answer lacks the expected text")]
     Body,
+    /// A path that no origin has was answered as a captive portal answers everything.
+    #[error("a captive portal, as it seems: {}", .0.as_str())]
+    Portal(Suspicion),
 }
 
 impl Upstream {
     /// Finds out who answers: runs the configured probe, once and now, on a fresh connection to the origin that a request
-    /// would reach. Without a probe nothing is asked.
+    /// would reach. TLS proves every answer, whatever the probe says of the origin's health. Over plain HTTP without a probe a
+    /// path is asked for that no origin has.
     ///
     /// # Errors
     /// See [`ProbeError`]. A failed probe shows in the status as any other.
     pub async fn verify(&self) -> Result<Verified, ProbeError> {
-        if self.probe_config().is_none() {
-            let is_proven = self.origins.iter().all(|one| one.scheme == Scheme::HTTPS);
-            return Ok(if is_proven {
-                Verified::Proven
-            } else {
-                Verified::Unproven
-            });
+        let has_tls = self.origins.iter().all(|one| one.scheme == Scheme::HTTPS);
+        if has_tls && self.probe_config().is_none() {
+            return Ok(Verified::Proven);
         }
         if !self.may_be_probed() {
             return Err(ProbeError::Forbidden);
         }
-        let result = self.probe_reached_origin().await;
+        let Some(probe) = self.probe_config() else {
+            return match self.look().await {
+                Err(ProbeError::NoAnswer(error))
+                    if !matches!(error, ForwardError::Connect { .. }) =>
+                {
+                    // Some origins do not answer what they do not know. What they have to say, the canary will hear.
+                    Ok(Verified::Unproven)
+                }
+                result => result.map(|()| Verified::Unproven),
+            };
+        };
+        let result = self.probe_reached_origin(probe).await;
         self.note_probe(&result);
-        result.map(|()| Verified::Proven)
+        match result {
+            Err(error) if has_tls && !matches!(error, ProbeError::NoAnswer(_)) => {
+                warn!(upstream = %self.name, %error, "The probe failed; TLS proves who answers all the same.");
+                Ok(Verified::Proven)
+            }
+            result => result.map(|()| Verified::Proven),
+        }
+    }
+
+    /// Looks whether a captive portal answers: asks for a path that no origin has, and that no cache on the way knows.
+    async fn look(&self) -> Result<(), ProbeError> {
+        let mut result = Ok(());
+        for origin in self.in_order() {
+            result = in_time(self.look_at(origin)).await;
+            if !is_unreachable(&result) {
+                break;
+            }
+        }
+        self.note_probe(&result);
+        result
+    }
+
+    async fn look_at(&self, origin: &Origin) -> Result<(), ProbeError> {
+        let path = format!("/.well-known/hardtack-look-{:016x}", fastrand::u64(..));
+        let response = self.ask_fresh(origin, &path).await?;
+        let url = format!("{}://{}{path}", origin.scheme, origin.authority);
+        let (status, headers) = (response.status(), response.headers());
+        match policy::suspicion(status.as_u16(), headers, &url) {
+            // An error page is what an origin has for a path that it has not.
+            Some(_) if status.is_client_error() => Ok(()),
+            Some(suspicion) => Err(ProbeError::Portal(suspicion)),
+            None => Ok(()),
+        }
     }
 
     /// Asks one origin after another whether it is there. One that passes is enough.
@@ -114,14 +158,11 @@ impl Upstream {
     }
 
     /// The first origin that can be connected to is the one that requests reach: what it answers decides.
-    async fn probe_reached_origin(&self) -> Result<(), ProbeError> {
+    async fn probe_reached_origin(&self, probe: &ProbeConfig) -> Result<(), ProbeError> {
         let mut result = Ok(());
         for origin in self.in_order() {
-            result = self.probe_origin(origin).await;
-            if !matches!(
-                result,
-                Err(ProbeError::NoAnswer(ForwardError::Connect { .. }))
-            ) {
+            result = in_time(self.ask_probe(origin, probe)).await;
+            if !is_unreachable(&result) {
                 break;
             }
         }
@@ -152,22 +193,38 @@ impl Upstream {
                 .map(drop)
                 .map_err(|error| ProbeError::NoAnswer(from_dial(error, &origin.authority)));
         };
-        match timeout(PROBE_TIMEOUT, self.ask_probe(origin, probe)).await {
-            Ok(result) => result,
-            Err(_) => Err(ProbeError::NoAnswer(ForwardError::TimedOut {
-                limit: PROBE_TIMEOUT,
-            })),
-        }
+        in_time(self.ask_probe(origin, probe)).await
     }
 
     async fn ask_probe(&self, origin: &Origin, probe: &ProbeConfig) -> Result<(), ProbeError> {
-        // Always a new connection: a pooled one would not show whether one can connect.
-        let asked = self.clients.any.fresh.request(request(origin, &probe.path));
-        let response = asked
-            .await
-            .map_err(|error| ProbeError::NoAnswer(classify(error, &origin.authority, None)))?;
+        let response = self.ask_fresh(origin, &probe.path).await?;
         probe.judge(response).await
     }
+
+    async fn ask_fresh(
+        &self,
+        origin: &Origin,
+        path: &str,
+    ) -> Result<Response<Incoming>, ProbeError> {
+        // Always a new connection: a pooled one would not show whether one can connect.
+        let asked = self.clients.any.fresh.request(request(origin, path));
+        asked
+            .await
+            .map_err(|error| ProbeError::NoAnswer(classify(error, &origin.authority, None)))
+    }
+}
+
+const fn is_unreachable(result: &Result<(), ProbeError>) -> bool {
+    matches!(
+        result,
+        Err(ProbeError::NoAnswer(ForwardError::Connect { .. }))
+    )
+}
+
+async fn in_time(asked: impl Future<Output = Result<(), ProbeError>>) -> Result<(), ProbeError> {
+    let limit = PROBE_TIMEOUT;
+    let timed_out = |_| Err(ProbeError::NoAnswer(ForwardError::TimedOut { limit }));
+    timeout(limit, asked).await.unwrap_or_else(timed_out)
 }
 
 impl ProbeConfig {

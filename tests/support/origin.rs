@@ -84,6 +84,8 @@ enum Framing {
 
 struct Shared {
     replies: Mutex<HashMap<String, Handler>>,
+    /// Answers in place of all others while it is there.
+    impostor: Mutex<Option<Reply>>,
     log: watch::Sender<Vec<Seen>>,
     connections: AtomicUsize,
     broken: watch::Sender<usize>,
@@ -109,6 +111,7 @@ impl Origin {
         let reserved = Reserved::new();
         let shared = Arc::new(Shared {
             replies: Mutex::default(),
+            impostor: Mutex::default(),
             log: watch::Sender::new(Vec::new()),
             connections: AtomicUsize::new(0),
             broken: watch::Sender::new(0),
@@ -137,6 +140,11 @@ impl Origin {
         replies.insert(path.to_owned(), Arc::new(reply));
         drop(replies);
         self
+    }
+
+    /// Answers every request so, whatever its path, until it is `None` again: somebody else answers at this address.
+    pub(crate) fn replaced_by(&self, impostor: Option<Reply>) {
+        *self.shared.impostor.lock().unwrap() = impostor;
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -444,10 +452,12 @@ impl Shared {
         // Logged last, so that whoever waits for the log finds the answer decided.
         let before = |log: &Vec<Seen>| log.iter().filter(|s| s.target == request.target).count();
         let nth = before(&self.log.borrow());
-        let reply = handler.map_or_else(
-            || Reply::new(404, "no script for this path"),
-            |handler| handler(&request, nth),
-        );
+        let impostor = self.impostor.lock().unwrap().clone();
+        let reply = match (impostor, handler) {
+            (Some(impostor), _) => impostor,
+            (None, Some(handler)) => handler(&request, nth),
+            (None, None) => Reply::new(404, "no script for this path"),
+        };
         let steps = reply.steps(&request);
         self.log.send_modify(|log| log.push(request));
         steps

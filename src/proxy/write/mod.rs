@@ -40,7 +40,6 @@ use super::{
     direct::{Direct, requested_upgrade},
     effective::{Effective, Via},
     failure::Failed,
-    hold_down::retry_after,
     outgoing::remove_named,
     problem::Problem,
     request::{self as outgoing, Conditions},
@@ -384,7 +383,7 @@ impl<'a> Write<'a> {
             is_client_key: known_by.is_some(),
             idempotency_ttl: settings.idempotency_ttl,
             trust_503: settings.trust_503,
-            answers_html: settings.answers_html || asks_for_html(&self.head.headers),
+            answers_html: settings.answers_html,
             pending_reads: settings.pending_reads,
             accepted_at: now,
             attempts: 0,
@@ -487,7 +486,8 @@ impl FirstAttempt {
                 last: Some(attempt(Some(response.status().as_u16()), None)),
                 attempts: 1,
                 ambiguous_since,
-                floor_until: retry_after(response.headers(), now).map(|after| now.plus(after)),
+                floor_until: policy::retry_after(response.headers(), now)
+                    .map(|after| now.plus(after)),
             },
             Err(failed) => Self {
                 last: Some(attempt(None, Some(failed.to_string()))),
@@ -525,16 +525,6 @@ fn repeat_of(head: &request::Parts, has_key: bool, settings: &WriteSettings) -> 
     } else {
         Repeat::Doubtful
     }
-}
-
-/// Whether the client names HTML among what it would take: then HTML is no sign of a captive portal.
-fn asks_for_html(headers: &HeaderMap) -> bool {
-    headers.get_all(header::ACCEPT).iter().any(|value| {
-        let value = value.as_bytes().to_ascii_lowercase();
-        [&b"text/html"[..], b"application/xhtml+xml"]
-            .iter()
-            .any(|name| value.windows(name.len()).any(|window| window == *name))
-    })
 }
 
 fn observed(sent: &Result<Response<ResponseBody>, Failed>) -> Option<Observation> {

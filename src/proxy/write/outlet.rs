@@ -12,10 +12,11 @@ use crate::{
     proxy::{Gateway, invalidation::Cause, outgoing::remove_hop_by_hop},
     queue::{
         Answer, Delivery, DeliveryBody, INLINE_BODY_MAX_BYTES, Item, Origin, Outlet, Proof,
-        Received, SendError,
+        Received, SendError, Unverified,
     },
     upstream::{
-        ForwardError, Patience, Repeat, ResponseBody, Sending, Upstream, Verified, WriteBody,
+        ForwardError, Patience, ProbeError, Repeat, ResponseBody, Sending, Upstream, Verified,
+        WriteBody,
     },
 };
 
@@ -114,14 +115,15 @@ impl Outlet for HttpOutlet {
         NonZeroUsize::new(permits / 4).unwrap_or(NonZeroUsize::MIN)
     }
 
-    async fn verify(&self, origin: &Origin) -> Result<Proof, String> {
+    async fn verify(&self, origin: &Origin) -> Result<Proof, Unverified> {
         let Some(upstream) = self.upstream(origin) else {
             return Ok(Proof::Unproven);
         };
         match upstream.verify().await {
             Ok(Verified::Proven) => Ok(Proof::Proven),
             Ok(Verified::Unproven) => Ok(Proof::Unproven),
-            Err(error) => Err(error.to_string()),
+            Err(error @ ProbeError::Portal(_)) => Err(Unverified::Portal(error.to_string())),
+            Err(error) => Err(Unverified::Failed(error.to_string())),
         }
     }
 

@@ -17,12 +17,12 @@ use super::{
     settle::{keep_floor, settle, uncut},
 };
 use crate::{
-    policy::Timestamp,
+    policy::{self, Suspicion, Timestamp},
     queue::{
         Answer, Attempt, Dead, Delivery, Item, ItemId, LaneId, Outlet, Parked, Proof, Received,
-        SendError, State,
+        SendError, State, Unverified,
         journal::{Change, ContentError, JournalError, Opened},
-        verdict::{self, Effect, Judged, Suspicion, Trial, Unsent, Verdict},
+        verdict::{self, Effect, Judged, Trial, Unsent, Verdict},
     },
 };
 
@@ -194,7 +194,7 @@ impl<O: Outlet> Delivering<O> {
         }
         let now = self.replay.clock.now();
         let headers = answer.as_ref().ok().map(|received| &received.headers);
-        let floor = headers.and_then(|headers| verdict::retry_after(headers, now));
+        let floor = headers.and_then(|headers| policy::retry_after(headers, now));
         let sign = sign_of(&verdict, &attempt, self.item.lane_id);
         let mut item = settle(&self.item, &verdict, attempt, &self.replay.config, now);
         keep_floor(&mut item, floor, now);
@@ -216,7 +216,8 @@ impl<O: Outlet> Delivering<O> {
     }
 
     /// What follows from the answer. One that looks like a captive portal's is only believed to be the origin's when that can
-    /// be proven now: a probe that passed an hour ago says nothing of the network of today.
+    /// be proven now: a probe that passed an hour ago says nothing of the network of today. And what must not be executed twice
+    /// is only believed not to have been when a portal answers whoever asks at this moment.
     async fn judge(&self, answer: Result<&Received, &SendError>, accepts_html: bool) -> Verdict {
         let mut judged = Judged {
             item: &self.item,
@@ -226,15 +227,22 @@ impl<O: Outlet> Delivering<O> {
             proof: Proof::Unproven,
         };
         let doubted = verdict::judge(answer, &judged);
-        let is_suspicious = matches!(doubted, Verdict::Captive(_) | Verdict::Suspect(_));
-        if !is_suspicious || self.standing.proof == Proof::Unproven {
+        let is_worth_asking = match doubted {
+            Verdict::Suspect(_) => true,
+            Verdict::Captive(_) => self.standing.proof == Proof::Proven,
+            _ => false,
+        };
+        if !is_worth_asking {
             return doubted;
         }
         let verified = unless_it_panics(self.replay.outlet.verify(&self.item.origin)).await;
-        judged.proof = match verified {
-            Some(Ok(proof)) => proof,
-            _ => Proof::Unproven,
-        };
+        match (verified, doubted) {
+            (Some(Err(Unverified::Portal(_))), Verdict::Suspect(suspicion)) => {
+                return Verdict::Captive(suspicion);
+            }
+            (Some(Ok(proof)), _) => judged.proof = proof,
+            _ => {}
+        }
         verdict::judge(answer, &judged)
     }
 
@@ -342,7 +350,7 @@ impl<O: Outlet> Delivering<O> {
         }
         let attempt = self.item.attempts.saturating_add(1);
         headers.insert(ATTEMPT, HeaderValue::from(attempt));
-        let accepts_html = verdict::accepts_html(&headers);
+        let accepts_html = policy::accepts_html(&headers);
         let delivery = Delivery {
             origin: self.item.origin.clone(),
             route: self.item.route.clone(),

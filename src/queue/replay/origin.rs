@@ -188,7 +188,7 @@ impl<O: Outlet> OriginReplay<O> {
                 Phase::Canary
             }
             Some(Err(why)) => Phase::Captive {
-                why,
+                why: why.to_string(),
                 longest: LONGEST_LOOK,
             },
             None => Phase::Ended,

@@ -62,9 +62,57 @@ async fn so_is_a_page_that_refuses_after_an_outage() {
     check(html(403)).await;
 }
 
+/// After an outage: whoever is there is looked at first.
+#[tokio::test]
+async fn a_portal_that_answers_every_path_does_not_get_the_write() {
+    let elsewhere = Reply::new(302, "").header("Location", "http://portal.example/login");
+    for portal in [html(200), elsewhere, html(511)] {
+        let site = Site::start(ALWAYS).await;
+        site.origin.on("/a", Reply::ok("the origin"));
+        site.lose_origin().await;
+        let receipt = site.queue(write("POST", "/a")).await;
+        site.origin.replaced_by(Some(portal));
+        site.origin.revive();
+        eventually("it was looked at twice", || async {
+            let looks = site.origin.seen().into_iter();
+            let looks = looks.filter(|seen| seen.target.starts_with("/.well-known/hardtack-look-"));
+            (looks.count() >= 2).then_some(())
+        })
+        .await;
+        assert_eq!(site.count("/a"), 0);
+        let found = site.receipt(&receipt).await;
+        let found = (&found["state"], &found["attempts"]);
+        assert_eq!(found, (&"queued".into(), &0.into()));
+        site.origin.replaced_by(None);
+        site.until(&receipt, "done").await;
+        assert_eq!(site.count("/a"), 1);
+    }
+}
+
+/// Without an outage the write is the first to meet it.
+#[tokio::test]
+async fn a_write_that_must_not_be_executed_twice_waits_when_a_portal_has_answered_it() {
+    let site = Site::start(ALWAYS).await;
+    site.origin.on("/a", Reply::ok("the origin"));
+    site.until(&site.queue(write("POST", "/a")).await, "done")
+        .await;
+    site.origin.replaced_by(Some(html(200)));
+    let receipt = site.queue(write("POST", "/a")).await;
+    site.origin.sees("/a", 2).await;
+    eventually("it is as if it had not been tried", || async {
+        let receipt = site.receipt(&receipt).await;
+        let found = (&receipt["state"], &receipt["attempts"]);
+        (found == (&"queued".into(), &0.into())).then_some(())
+    })
+    .await;
+    site.origin.replaced_by(None);
+    site.until(&receipt, "done").await;
+    assert_eq!(site.count("/a"), 3);
+}
+
 /// Whether it was the origin after all nobody knows, and a second time might do harm.
 #[tokio::test]
-async fn a_write_that_must_not_be_executed_twice_is_shown_to_a_portal_once() {
+async fn a_page_that_only_one_write_gets_is_shown_to_an_operator() {
     let site = Site::start(ALWAYS).await;
     site.origin.on("/a", html(200));
     site.lose_origin().await;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     policy::Connectivity::{Connected, Disconnected},
-    queue::{Dead, Done, Item, Parked, Proof, Repeat, State},
+    queue::{Dead, Done, Item, Parked, Proof, Repeat, State, Unverified},
 };
 
 fn login_page() -> Does {
@@ -108,6 +108,42 @@ async fn what_must_not_be_executed_twice_is_shown_once_to_whoever_answers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_must_not_be_executed_twice_is_not_lost_to_a_portal_that_is_seen() {
+    for does in [redirect(), login_page()] {
+        let mut fixture = Fixture::new().await;
+        fixture.origins.set_proof(Ok(Proof::Unproven));
+        let first = fixture.append(write("POST", "a", "/first")).await;
+        fixture.all_done(&[first]).await;
+        // The network changes between one delivery and the next.
+        let portal = Unverified::Portal("it redirected to another host".into());
+        fixture.origins.set_proof(Err(portal));
+        fixture.origins.always(does);
+        let item = fixture.append(write("POST", "a", "/a")).await;
+        fixture.pass_secs(10_000).await;
+        assert_eq!(fixture.phase(), Some("captive"));
+        let now = fixture.item(item.id).await;
+        assert_eq!((now.state, now.attempts), (State::Queued, 0));
+        assert_eq!(fixture.origins.seen().len(), 2, "then only looked at");
+        fixture.origins.set_proof(Ok(Proof::Unproven));
+        fixture.origins.always(ok());
+        fixture.all_done(&[item]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_probe_cannot_tell_either_the_write_is_parked() {
+    let mut fixture = Fixture::new().await;
+    let first = fixture.append(write("POST", "a", "/first")).await;
+    fixture.all_done(&[first]).await;
+    let failed = Unverified::Failed("the probe was answered with 500".into());
+    fixture.origins.set_proof(Err(failed));
+    fixture.origins.always(login_page());
+    let item = fixture.append(write("POST", "a", "/a")).await;
+    let parked = fixture.settled(item.id).await;
+    assert_eq!(parked.state, State::Parked(Parked::Ambiguous));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_portal_that_refuses_with_a_page_at_full_speed_kills_nothing() {
     let mut fixture = Fixture::new().await;
     fixture.origins.set_proof(Ok(Proof::Unproven));
@@ -150,9 +186,9 @@ async fn a_page_that_refuses_one_write_of_many_is_the_origins() {
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_fails_keeps_every_write_back() {
     let mut fixture = Fixture::new().await;
-    fixture
-        .origins
-        .set_proof(Err("the probe was answered with 302"));
+    fixture.origins.set_proof(Err(Unverified::Failed(
+        "the probe was answered with 302".into(),
+    )));
     let items = fixture.append_all(writes()).await;
     fixture.pass_secs(10_000).await;
     assert!(fixture.origins.seen().is_empty());
@@ -171,9 +207,9 @@ async fn the_proof_of_an_hour_ago_does_not_vouch_for_a_login_page() {
     let mut fixture = Fixture::new().await;
     let first = fixture.append(write("POST", "a", "/first")).await;
     fixture.all_done(&[first]).await;
-    fixture
-        .origins
-        .set_proof(Err("the probe was answered with HTML"));
+    fixture.origins.set_proof(Err(Unverified::Failed(
+        "the probe was answered with HTML".into(),
+    )));
     fixture.origins.always(login_page());
     let item = fixture.append(write("PUT", "a", "/a")).await;
     fixture.pass_secs(1_000).await;

@@ -20,7 +20,9 @@ use tokio::{
 use crate::{
     clock::Clock,
     policy::{Connectivity, Timestamp},
-    queue::{Answer, Delivery, Item, ItemId, Origin, Outlet, Proof, Received, SendError},
+    queue::{
+        Answer, Delivery, Item, ItemId, Origin, Outlet, Proof, Received, SendError, Unverified,
+    },
 };
 
 /// Wall-clock time that goes with tokio's, until it is set.
@@ -98,7 +100,7 @@ struct Told {
     seen: Mutex<Vec<Seen>>,
     in_flight: Mutex<HashMap<Origin, usize>>,
     links: Mutex<HashMap<Origin, watch::Sender<Connectivity>>>,
-    proof: Mutex<Result<Proof, String>>,
+    proof: Mutex<Result<Proof, Unverified>>,
     verified: Mutex<Vec<Instant>>,
     delivered: Mutex<Vec<ItemId>>,
     latency: Mutex<Duration>,
@@ -164,8 +166,8 @@ impl Origins {
         self.link(origin).send_replace(link);
     }
 
-    pub(super) fn set_proof(&self, proof: Result<Proof, &str>) {
-        *lock(&self.0.proof) = proof.map_err(str::to_owned);
+    pub(super) fn set_proof(&self, proof: Result<Proof, Unverified>) {
+        *lock(&self.0.proof) = proof;
     }
 
     pub(super) fn set_latency(&self, latency: Duration) {
@@ -258,7 +260,7 @@ impl Outlet for Origins {
         *lock(&self.0.has_credential_source)
     }
 
-    async fn verify(&self, _: &Origin) -> Result<Proof, String> {
+    async fn verify(&self, _: &Origin) -> Result<Proof, Unverified> {
         lock(&self.0.verified).push(Instant::now());
         lock(&self.0.proof).clone()
     }
