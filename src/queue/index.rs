@@ -388,19 +388,25 @@ impl Index {
         accepted.map(|entry| entry.accepted_at).min()
     }
 
-    /// Pending writes that were accepted before this, and not revived since, at most `limit`.
-    pub(super) fn accepted_before(&self, before: Timestamp, limit: usize) -> Vec<ItemId> {
+    /// Pending writes that were accepted by this, and not revived since, at most `limit`.
+    pub(super) fn accepted_by(&self, by: Timestamp, limit: usize) -> Vec<ItemId> {
         let entry = |id: &ItemId| self.entries.get(id);
-        let is_old = |id: &&ItemId| entry(id).is_some_and(|entry| entry.accepted_at < before);
+        let is_old = |id: &&ItemId| entry(id).is_some_and(|entry| entry.accepted_at <= by);
         let waits = |id: &ItemId| {
             entry(id).is_some_and(|entry| {
-                entry.state.is_pending() && !entry.is_claimed && entry.waits_since < before
+                entry.state.is_pending() && !entry.is_claimed && entry.waits_since <= by
             })
         };
         // A lane is in order of acceptance: behind the first that is young enough there are no old ones.
         let lanes = self.lanes.values();
         let old = lanes.flat_map(|lane| lane.items.iter().take_while(is_old).copied());
         old.filter(waits).take(limit).collect()
+    }
+
+    /// When the newest of the writes was accepted that were accepted before this. Looks at every write.
+    pub(super) fn newest_before(&self, before: Timestamp) -> Option<Timestamp> {
+        let accepted = self.entries.values().map(|entry| entry.accepted_at);
+        accepted.filter(|at| *at < before).max()
     }
 
     /// Every lane that is not empty, in no order.
@@ -871,9 +877,9 @@ mod tests {
         }
         items[0].state = State::Parked(Parked::Auth);
         let index = index(&items);
-        let old = index.accepted_before(Timestamp::from_secs(10), 9);
+        let old = index.accepted_by(Timestamp::from_secs(10), 9);
         assert_eq!(old, [id(2)]);
-        let old = index.accepted_before(Timestamp::from_secs(60), 9);
+        let old = index.accepted_by(Timestamp::from_secs(59), 9);
         assert_eq!(old, [id(2), id(3)]);
         assert_eq!(index.oldest(), Some(Timestamp::from_secs(1)));
         items[1].revived = Some(Revival {
@@ -881,7 +887,7 @@ mod tests {
             attempts: 3,
         });
         let index = self::index(&items);
-        let old = index.accepted_before(Timestamp::from_secs(60), 9);
+        let old = index.accepted_by(Timestamp::from_secs(59), 9);
         assert_eq!(old, [id(3)], "a revived one counts anew");
     }
 }

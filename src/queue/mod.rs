@@ -6,7 +6,7 @@
 //!
 //! In reading order: [`item`](Item) says what a queued write is, `lane` what order it keeps, `outcome` which first attempts are
 //! queued, `journal` how a write is kept on disk, `index` what is known of it in memory, `replay` how it is delivered and
-//! `verdict` what the answer means, [`Outlet`] the seam to the origins, `operate` what operators do.
+//! `verdict` what the answer means, `timeline` how long something waited, [`Outlet`] the seam to the origins, `operate` what operators do.
 //! Deliberately absent: HTTP (the proxy's), connectivity and permits (upstream's), stored responses (the store's).
 
 mod changed;
@@ -21,6 +21,7 @@ mod overlay;
 mod replay;
 mod seal;
 mod settings;
+mod timeline;
 mod verdict;
 
 #[cfg(test)]

@@ -5,8 +5,6 @@
 //! and must not be twice is an operator's ([`Verdict::Suspect`]). Invariant: a write is only to be sent again when nothing was
 //! executed, or when a second execution does no harm ([`Repeat`](super::Repeat)).
 
-use std::time::Duration;
-
 use http::header;
 
 use super::{
@@ -81,9 +79,15 @@ pub(super) struct Judged<'a> {
     pub(super) proof: Proof,
 }
 
-/// Why a write is not sent (again): what it becomes instead. Asked before each sending.
-pub(super) fn obstacle(item: &Item, config: &Config, now: Timestamp) -> Option<(State, String)> {
-    if is_expired(item, config.max_age, now) {
+/// Why a write is not sent (again): what it becomes instead. Asked before each sending. What waits since `expires_by` or before
+/// has waited for too long.
+pub(super) fn obstacle(
+    item: &Item,
+    config: &Config,
+    now: Timestamp,
+    expires_by: Timestamp,
+) -> Option<(State, String)> {
+    if item.waits_since() <= expires_by {
         let remark = "it waited longer than queue.max_age".to_owned();
         return Some((State::Dead(Dead::Expired), remark));
     }
@@ -101,12 +105,6 @@ pub(super) fn obstacle(item: &Item, config: &Config, now: Timestamp) -> Option<(
         return Some((State::Parked(Parked::Ambiguous), remark.to_owned()));
     }
     None
-}
-
-/// Whether a write waited for too long. One that a clock stepped back has put into the future has not.
-pub(super) fn is_expired(item: &Item, max_age: Duration, now: Timestamp) -> bool {
-    let max_age_millis = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
-    now.millis_since(item.waits_since()) >= max_age_millis
 }
 
 /// What follows from the answer, or from its absence.
@@ -544,9 +542,12 @@ mod tests {
     fn before_each_sending_it_is_asked_whether_it_may_still_be_sent() {
         let hour = Duration::from_secs(3_600);
         let mut config = config();
-        (config.max_age, config.max_attempts) = (hour * 10, 3);
+        config.max_attempts = 3;
         let at = |secs| Timestamp::from_secs(secs);
-        let found = |item: &Item, secs| obstacle(item, &config, at(secs)).map(|(state, _)| state);
+        let found = |item: &Item, secs| {
+            let expires_by = at(secs - 36_000);
+            obstacle(item, &config, at(secs), expires_by).map(|(state, _)| state)
+        };
         let expired = Some(State::Dead(Dead::Expired));
         let asked = Some(State::Parked(Parked::Ambiguous));
 

@@ -355,18 +355,19 @@ fn apply_change(
 }
 
 impl Written {
-    /// Removes receipts that are too old, or too many, oldest first; at most [`SWEPT_MAX`].
+    /// Removes receipts of writes that ended by the moment from which they are outdated, or that are too many, oldest first;
+    /// at most [`SWEPT_MAX`].
     pub(super) fn sweep(
         &mut self,
         tables: &mut Tables<'_>,
         limits: &ReceiptLimits,
-        now: Timestamp,
+        outdated: Timestamp,
     ) -> Result<(), DiskError> {
         while self.swept < SWEPT_MAX
             && let Some((at, id)) = tables.first_ended()?
         {
             let receipts = tables.receipts()?;
-            if !limits.is_exceeded(receipts) && at.plus(limits.ttl) > now {
+            if !limits.is_exceeded(receipts) && at > outdated {
                 break;
             }
             let left = tables.remove_ended(at, id)?;

@@ -9,7 +9,10 @@ use std::{
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::{
-    super::item::{Item, ItemId, Parked, Repeat, State},
+    super::{
+        item::{Item, ItemId, Parked, Repeat, State},
+        timeline::ClockStep,
+    },
     INLINE_BODY_MAX_BYTES, Inner,
     batch::Receipts,
     change::Pause,
@@ -30,6 +33,7 @@ pub(super) struct Loaded {
     pub(super) counters: Counters,
     pub(super) receipts: Receipts,
     pub(super) pauses: Vec<Pause>,
+    pub(super) clock_steps: Vec<ClockStep>,
     /// What is in the index.
     indexed: Vec<ItemId>,
     /// Whose bodies are in files.
@@ -72,6 +76,7 @@ impl Inner {
             loaded.counters = read_meta(&meta, meta::COUNTERS)?
                 .ok_or(DiskError::Damaged("its running numbers are lost"))?;
             loaded.pauses = self.read_pauses(&meta)?;
+            loaded.clock_steps = self.read_clock_steps(&meta)?;
         }
         let listed = self.read_ended(transaction, loaded)?;
         self.read_items(transaction, loaded, listed)
@@ -93,6 +98,20 @@ impl Inner {
                 since: self.clock.now(),
                 reason: Some("The record of what was paused is damaged.".to_owned()),
             }],
+        })
+    }
+
+    /// Where that cannot be read, nothing is known of how the clock was set.
+    fn read_clock_steps(
+        &self,
+        table: &impl ReadableTable<&'static str, &'static [u8]>,
+    ) -> Result<Vec<ClockStep>, DiskError> {
+        let key = meta::CLOCK_STEPS;
+        let row = table.get(key)?;
+        let row = row.as_ref().map(|row| row.value());
+        Ok(match self.sound(name::META, key.as_bytes(), row) {
+            Sound::Is(steps) => steps,
+            Sound::Missing | Sound::Damaged => Vec::new(),
         })
     }
 
@@ -256,11 +275,7 @@ impl Inner {
     }
 
     /// Whether a receipt is too old, or there are too many.
-    pub(super) fn has_receipts_to_sweep(
-        &self,
-        now: Timestamp,
-        receipts: Receipts,
-    ) -> Result<bool, DiskError> {
+    pub(super) fn has_receipts_to_sweep(&self, receipts: Receipts) -> Result<bool, DiskError> {
         let limits = &self.limits;
         if receipts.items == 0 {
             return Ok(false);
@@ -268,12 +283,13 @@ impl Inner {
         if limits.is_exceeded(receipts) {
             return Ok(true);
         }
+        let outdated = self.ago(limits.ttl);
         self.disk.read(|transaction| {
             let ended = transaction.open_table(ENDED)?;
             let first = ended.first()?;
             Ok(first.is_some_and(|(key, _)| {
                 let (at, _) = parse_ended_key(key.value());
-                at.plus(limits.ttl) <= now
+                at <= outdated
             }))
         })
     }

@@ -35,7 +35,7 @@ mod writer;
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -73,8 +73,9 @@ use super::{
     item::{Answer, Content, Item, ItemId, StoredBody},
     outlet::DeliveryBody,
     seal::{Keyring, OpenSealedError},
+    timeline::Timeline,
 };
-use crate::{clock::SharedClock, telemetry::Metrics};
+use crate::{clock::SharedClock, policy::Timestamp, telemetry::Metrics};
 
 /// Bodies up to this are in the database; files are faster beyond it.
 pub(super) const INLINE_BODY_MAX_BYTES: u64 = 64 * 1024;
@@ -101,6 +102,7 @@ struct Inner {
     clock: SharedClock,
     metrics: Arc<Metrics>,
     pauses: Mutex<Vec<Pause>>,
+    timeline: Mutex<Timeline>,
     closing: CancellationToken,
     ended: CancellationToken,
 }
@@ -312,6 +314,11 @@ impl Journal {
         pauses.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The moment that was so long ago, however the clock was set since.
+    pub(super) fn ago(&self, age: Duration) -> Timestamp {
+        self.inner.ago(age)
+    }
+
     /// A new file for a body that is too large for the database.
     ///
     /// # Errors
@@ -395,6 +402,17 @@ impl Inner {
         batch::sealed_content(id, fields, body, &self.keyring, |name| {
             self.is_sensitive(name)
         })
+    }
+
+    fn ago(&self, age: Duration) -> Timestamp {
+        let (now, steady) = (self.clock.now(), self.clock.steady());
+        let mut timeline = self.timeline();
+        timeline.look(now, steady);
+        timeline.ago(now, age)
+    }
+
+    fn timeline(&self) -> MutexGuard<'_, Timeline> {
+        self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_pauses(&self, pauses: Vec<Pause>) {

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::unix::fs::DirBuilderExt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::{sync::mpsc, task::spawn_blocking};
@@ -28,7 +28,12 @@ use super::{
 use crate::{
     clock::SharedClock,
     policy::Timestamp,
-    queue::{Config, index::Index, seal::Keyring},
+    queue::{
+        Config,
+        index::Index,
+        seal::Keyring,
+        timeline::{ClockStep, Timeline},
+    },
     telemetry::Metrics,
 };
 
@@ -120,6 +125,7 @@ impl Inner {
             clock,
             metrics,
             pauses: Mutex::default(),
+            timeline: Mutex::default(),
             closing: CancellationToken::new(),
             ended: CancellationToken::new(),
         };
@@ -131,8 +137,15 @@ impl Inner {
             })
             .map_err(|error| open_error(&inner.disk.backing, error))?;
         inner.set_pauses(std::mem::take(&mut loaded.pauses));
+        inner.resume_timeline(std::mem::take(&mut loaded.clock_steps));
         inner.space.check();
         Ok((inner, loaded))
+    }
+
+    fn resume_timeline(&self, steps: Vec<ClockStep>) {
+        let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = |before| index.newest_before(before);
+        *self.timeline() = Timeline::resume(steps, self.clock.now(), newest);
     }
 
     /// Loads; where the tables do not agree with each other, or have gone back, once more after a salvage.

@@ -107,7 +107,8 @@ impl Salvage<'_> {
         self.copy_known(CONTENTS, name::CONTENTS)?;
         self.copy_known(ITEMS, name::ITEMS)?;
         self.copy_known(ANSWERS, name::ANSWERS)?;
-        self.copy_pauses()?;
+        self.copy_meta(meta::PAUSES)?;
+        self.copy_meta(meta::CLOCK_STEPS)?;
         let rebuilt = self.complete()?;
         self.count(found, marked)?;
         Ok(Salvaged { rebuilt })
@@ -191,10 +192,10 @@ impl Salvage<'_> {
         Ok(())
     }
 
-    fn copy_pauses(&mut self) -> Result<(), DiskError> {
+    fn copy_meta(&mut self, key: &'static str) -> Result<(), DiskError> {
         let row = self.read(|source| {
             let transaction = source.begin_read()?;
-            let row = transaction.open_table(META)?.get(meta::PAUSES)?;
+            let row = transaction.open_table(META)?.get(key)?;
             Ok(row.map(|row| row.value().to_vec()))
         });
         let Ok(Some(row)) = row else {
@@ -202,7 +203,7 @@ impl Salvage<'_> {
         };
         self.transact(|tables| {
             // As it is: whoever reads it finds out whether it is damaged.
-            tables.meta.insert(meta::PAUSES, row.as_slice())?;
+            tables.meta.insert(key, row.as_slice())?;
             Ok(())
         })
     }

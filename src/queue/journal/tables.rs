@@ -8,7 +8,7 @@
 //! | `keys` | hash of an idempotency key and whose it is | [`KeyRow`] |
 //! | `ended` | time of the end, id | [`EndedRow`] |
 //! | `audit` | running number | [`AuditEntry`](super::AuditEntry) |
-//! | `meta` | `format`, `counters`, `pauses` | `u32`, [`Counters`], [`Pause`](super::Pause)s |
+//! | `meta` | `format`, `counters`, `pauses`, `clock-steps` | `u32`, [`Counters`], [`Pause`](super::Pause)s, [`ClockStep`](crate::queue::timeline::ClockStep)s |
 
 use std::borrow::Cow;
 
@@ -47,6 +47,7 @@ pub(super) mod meta {
     pub(in super::super) const FORMAT: &str = "format";
     pub(in super::super) const COUNTERS: &str = "counters";
     pub(in super::super) const PAUSES: &str = "pauses";
+    pub(in super::super) const CLOCK_STEPS: &str = "clock-steps";
 }
 
 /// The number of this layout. Another one is not touched.

@@ -9,7 +9,10 @@ use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use serde::de::DeserializeOwned;
 
 use super::{
-    super::item::{Answer, Content, Item, ItemId, StoredBody},
+    super::{
+        item::{Answer, Content, Item, ItemId, StoredBody},
+        timeline::ClockStep,
+    },
     batch::Receipts,
     change::{AuditEntry, KeyHash, Pause},
     codec,
@@ -283,6 +286,13 @@ impl<'t> Tables<'t> {
     pub(super) fn put_pauses(&mut self, pauses: &[Pause]) -> Result<(), DiskError> {
         let key = meta::PAUSES;
         let record = codec::encode(name::META, key.as_bytes(), &pauses);
+        self.meta.insert(key, record.as_slice())?;
+        Ok(())
+    }
+
+    pub(super) fn put_clock_steps(&mut self, steps: &[ClockStep]) -> Result<(), DiskError> {
+        let key = meta::CLOCK_STEPS;
+        let record = codec::encode(name::META, key.as_bytes(), &steps);
         self.meta.insert(key, record.as_slice())?;
         Ok(())
     }

@@ -407,20 +407,30 @@ impl Inner {
 
     fn write_once(&self, batch: &mut Batch) -> Result<Written, DiskError> {
         let now = self.clock.now();
-        if batch.is_empty() && !self.has_receipts_to_sweep(now, batch.receipts)? {
+        let outdated = self.ago(self.limits.ttl);
+        let steps = self.timeline().unsaved().map(<[_]>::to_vec);
+        let is_idle = batch.is_empty() && steps.is_none();
+        if is_idle && !self.has_receipts_to_sweep(batch.receipts)? {
             return Ok(Written {
                 receipts: batch.receipts,
                 ..Written::default()
             });
         }
-        self.disk.transact(|tables| {
+        let written = self.disk.transact(|tables| {
+            if let Some(steps) = &steps {
+                tables.put_clock_steps(steps)?;
+            }
             let mut written = Written::default();
             let seal = |id, fields, body| self.seal(id, fields, body);
             batch.apply(tables, &mut written, &seal, now)?;
-            written.sweep(tables, &self.limits, now)?;
+            written.sweep(tables, &self.limits, outdated)?;
             written.receipts = tables.receipts()?;
             Ok(written)
-        })
+        })?;
+        if let Some(steps) = steps {
+            self.timeline().saved(steps.len());
+        }
+        Ok(written)
     }
 
     /// After the commit: the index first, then whoever waits, then the files that are not needed any more.

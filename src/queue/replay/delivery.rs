@@ -124,7 +124,7 @@ impl<O: Outlet> Delivering<O> {
         }
         let now = self.replay.clock.now();
         self.item = uncut(self.item, now);
-        if let Some((state, remark)) = verdict::obstacle(&self.item, &self.replay.config, now) {
+        if let Some((state, remark)) = self.replay.obstacle(&self.item, now) {
             return self.stop(state, remark).await;
         }
         let opened = match self.replay.journal.content(self.item.id).await {

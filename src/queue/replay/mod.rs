@@ -38,10 +38,14 @@ use self::origin::OriginReplay;
 pub(super) use self::status::Statuses;
 pub use self::status::{OriginStatus, PhaseName};
 use super::{
-    Changed, Config, Item, Origin, Outlet, index::Index, journal::Journal, verdict::Verdict,
+    Changed, Config, Item, Origin, Outlet, State,
+    index::Index,
+    journal::Journal,
+    verdict::{self, Verdict},
 };
 use crate::{
     clock::SharedClock,
+    policy::Timestamp,
     telemetry::{AttemptLabels, Metrics},
 };
 
@@ -168,6 +172,12 @@ impl<O> Replay<O> {
     fn index(&self) -> MutexGuard<'_, Index> {
         // Its methods do not panic between two changes that belong together.
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why a write must not be sent now, and what becomes of it.
+    fn obstacle(&self, item: &Item, now: Timestamp) -> Option<(State, String)> {
+        let expires_by = self.journal.ago(self.config.max_age);
+        verdict::obstacle(item, &self.config, now, expires_by)
     }
 
     fn is_paused(&self, origin: &Origin) -> bool {

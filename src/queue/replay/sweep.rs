@@ -9,7 +9,7 @@ use tracing::warn;
 use super::{Replay, claim::Claim, settle::uncut};
 use crate::{
     policy::Timestamp,
-    queue::{ItemId, Outlet, State, journal::Change, verdict},
+    queue::{ItemId, Outlet, State, journal::Change},
 };
 
 const EVERY: Duration = Duration::from_secs(60);
@@ -29,7 +29,7 @@ async fn sweep<O: Outlet>(replay: &Arc<Replay<O>>) {
     let mut expired = 0;
     loop {
         let now = replay.clock.now();
-        let batch = claim_old(replay, now);
+        let batch = claim_old(replay);
         let (size, work) = (batch.len(), batch.into_iter());
         let ended = join_all(work.map(|claim| expire(replay, claim, now))).await;
         let progress = ended.into_iter().filter(|is_dead| *is_dead).count();
@@ -47,15 +47,10 @@ async fn sweep<O: Outlet>(replay: &Arc<Replay<O>>) {
     }
 }
 
-fn claim_old<O: Outlet>(replay: &Replay<O>, now: Timestamp) -> Vec<(ItemId, Claim)> {
-    let max_age_millis = i64::try_from(replay.config.max_age.as_millis()).unwrap_or(i64::MAX);
-    // Just after the latest moment that is too old.
-    let before = now
-        .as_millis()
-        .saturating_sub(max_age_millis)
-        .saturating_add(1);
+fn claim_old<O: Outlet>(replay: &Replay<O>) -> Vec<(ItemId, Claim)> {
+    let by = replay.journal.ago(replay.config.max_age);
     let mut index = replay.index();
-    let mut old = index.accepted_before(Timestamp::from_millis(before), BATCH);
+    let mut old = index.accepted_by(by, BATCH);
     old.retain(|id| index.claim(*id, State::is_pending).is_ok());
     let claims = old.into_iter();
     claims
@@ -77,7 +72,7 @@ async fn expire<O: Outlet>(
         return false;
     }
     let mut item = uncut(item, now);
-    let Some((state, remark)) = verdict::obstacle(&item, &replay.config, now) else {
+    let Some((state, remark)) = replay.obstacle(&item, now) else {
         return false;
     };
     (item.state, item.remark) = (state, Some(remark));

@@ -378,6 +378,10 @@ impl Clock for BreakableClock {
         assert!(!self.is_broken.load(Ordering::SeqCst), "on demand");
         Timestamp::from_secs(1_700_000_000)
     }
+
+    fn steady(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// The end waited for ever for a writer that was gone.

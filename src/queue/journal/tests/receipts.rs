@@ -46,6 +46,28 @@ async fn a_receipt_is_swept_after_its_time_at_start_and_while_running() {
     assert_eq!(fixture.journal.damage(), 0);
 }
 
+/// With the receipt the idempotency key was forgotten: what was sent again was a new write.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_forward_makes_no_receipt_older() {
+    let fixture = Fixture::new().await;
+    let item = fixture.append("body").await;
+    end(&fixture, &item, 10).await;
+    fixture.clock.set_forward_secs(86_400 * 365);
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    fixture.append("another").await;
+    assert_eq!(left(&fixture).await, [1, 2]);
+    let at = fixture.now();
+    let (dir, config) = fixture.close().await;
+    let backing = Backing::Directory(dir.path().to_owned());
+    let fixture = Fixture::open_at(dir, config, backing, at).await.unwrap();
+    fixture.append("another").await;
+    assert_eq!(left(&fixture).await, [1, 2, 3]);
+    fixture.clock.step_secs(86_400);
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    fixture.append("another").await;
+    assert_eq!(left(&fixture).await, [2, 3, 4]);
+}
+
 #[tokio::test]
 async fn there_are_no_more_receipts_than_writes_may_wait() {
     let fixture = Fixture::with(|config| config.max_items = 2).await;

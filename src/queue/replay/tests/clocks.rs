@@ -84,6 +84,27 @@ async fn a_clock_that_is_set_forward_hammers_nothing() {
     fixture.all_done(&[item]).await;
 }
 
+/// Everything in the queue of a box that began in 1970 was dead when it was told the time.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_forward_makes_nothing_older() {
+    let mut fixture = Fixture::with(|config| config.max_age = Duration::from_secs(3_600)).await;
+    fixture.origins.set_link(&origin("api"), Disconnected);
+    let item = fixture.append(write("POST", "x", "/a")).await;
+    fixture.pass_secs(600).await;
+    fixture.wall.step_secs(DAY_SECS * 365 * 56);
+    fixture.pass_secs(600).await;
+    assert_eq!(fixture.item(item.id).await.state, State::Queued);
+    // Nor does the next process take it for half a century.
+    fixture.stop().await;
+    fixture.close().await;
+    let mut fixture = fixture.start().await;
+    fixture.pass_secs(2_000).await;
+    assert_eq!(fixture.item(item.id).await.state, State::Queued);
+    fixture.pass_secs(600).await;
+    let dead = fixture.settled(item.id).await;
+    assert_eq!(dead.state, State::Dead(Dead::Expired));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wish_kept_from_before_a_clock_was_wrong_ends_when_it_is_right() {
     let mut fixture = Fixture::new().await;

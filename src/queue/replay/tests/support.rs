@@ -53,6 +53,10 @@ impl Clock for Wall {
         let offset = self.offset_millis.load(Ordering::Relaxed);
         Timestamp::from_millis(Self::BEGIN.as_millis() + offset).plus(self.start.elapsed())
     }
+
+    fn steady(&self) -> Duration {
+        self.start.elapsed()
+    }
 }
 
 /// What an origin does with a delivery.
