@@ -59,7 +59,7 @@ pub use self::{
         Shown, Summary,
     },
     outcome::{Observation, Outcome, outcome},
-    outlet::{Delivery, DeliveryBody, Outlet, Proof, Received, SendError, Unverified},
+    outlet::{Delivery, DeliveryBody, Occasion, Outlet, Proof, Received, SendError, Unverified},
     overlay::{Overlay, Representation},
     replay::{OriginStatus, PhaseName},
     seal::check_key_file,

@@ -23,12 +23,15 @@ pub trait Outlet: Send + Sync + 'static {
     /// Whether the deliveries of a route get their credential from a source that may have a newer one later.
     fn has_credential_source(&self, route: &str) -> bool;
 
-    /// Whether whoever answers at the origin's address is the origin: asked before the first delivery after an outage, and when
-    /// an answer is doubted. Changes nothing there.
+    /// Whether whoever answers at the origin's address is the origin. Changes nothing there.
     ///
     /// # Errors
     /// See [`Unverified`].
-    fn verify(&self, origin: &Origin) -> impl Future<Output = Result<Proof, Unverified>> + Send;
+    fn verify(
+        &self,
+        origin: &Origin,
+        occasion: Occasion,
+    ) -> impl Future<Output = Result<Proof, Unverified>> + Send;
 
     /// Sends one delivery, once, and returns when the answer is complete (as far as it is kept).
     ///
@@ -38,6 +41,15 @@ pub trait Outlet: Send + Sync + 'static {
 
     /// Sees to it that nothing stored hides what the delivered write has changed. Called before the write is recorded as done.
     fn delivered(&self, item: &Item, answer: &Answer) -> impl Future<Output = ()> + Send;
+}
+
+/// Why it is asked who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// Deliveries begin; nothing speaks against the origin.
+    Begin,
+    /// After an outage, or after an answer that may be somebody else's.
+    Doubt,
 }
 
 /// How sure one is that whoever answers is the origin.

@@ -64,30 +64,22 @@ pub enum ProbeError {
 
 impl Upstream {
     /// Finds out who answers: runs the configured probe, once and now, on a fresh connection to the origin that a request
-    /// would reach. TLS proves every answer, whatever the probe says of the origin's health. Over plain HTTP without a probe a
-    /// path is asked for that no origin has.
+    /// would reach. Without a probe nothing is asked. TLS proves every answer, whatever the probe says of the origin's health.
     ///
     /// # Errors
     /// See [`ProbeError`]. A failed probe shows in the status as any other.
     pub async fn verify(&self) -> Result<Verified, ProbeError> {
-        let has_tls = self.origins.iter().all(|one| one.scheme == Scheme::HTTPS);
-        if has_tls && self.probe_config().is_none() {
-            return Ok(Verified::Proven);
-        }
+        let has_tls = self.has_tls();
+        let Some(probe) = self.probe_config() else {
+            return Ok(if has_tls {
+                Verified::Proven
+            } else {
+                Verified::Unproven
+            });
+        };
         if !self.may_be_probed() {
             return Err(ProbeError::Forbidden);
         }
-        let Some(probe) = self.probe_config() else {
-            return match self.look().await {
-                Err(ProbeError::NoAnswer(error))
-                    if !matches!(error, ForwardError::Connect { .. }) =>
-                {
-                    // Some origins do not answer what they do not know. What they have to say, the canary will hear.
-                    Ok(Verified::Unproven)
-                }
-                result => result.map(|()| Verified::Unproven),
-            };
-        };
         let result = self.probe_reached_origin(probe).await;
         self.note_probe(&result);
         match result {
@@ -99,14 +91,27 @@ impl Upstream {
         }
     }
 
-    /// Looks whether a captive portal answers: asks for a path that no origin has, and that no cache on the way knows.
-    async fn look(&self) -> Result<(), ProbeError> {
+    /// Looks whether a captive portal answers: asks for a path that no origin has, and that no cache on the way knows. It says
+    /// nothing for what it does not see: some portals answer some paths only.
+    ///
+    /// # Errors
+    /// [`ProbeError::Portal`] when one does, others when nothing can be asked.
+    pub async fn look(&self) -> Result<(), ProbeError> {
+        if !self.may_be_probed() {
+            return Err(ProbeError::Forbidden);
+        }
         let mut result = Ok(());
         for origin in self.in_order() {
             result = in_time(self.look_at(origin)).await;
             if !is_unreachable(&result) {
                 break;
             }
+        }
+        if let Err(ProbeError::NoAnswer(error)) = &result
+            && !matches!(error, ForwardError::Connect { .. })
+        {
+            // Some origins do not answer what they do not know.
+            result = Ok(());
         }
         self.note_probe(&result);
         result
@@ -145,6 +150,10 @@ impl Upstream {
             Kind::Configured { probe } => probe.as_ref(),
             Kind::Implicit => None,
         }
+    }
+
+    fn has_tls(&self) -> bool {
+        self.origins.iter().all(|one| one.scheme == Scheme::HTTPS)
     }
 
     fn may_be_probed(&self) -> bool {

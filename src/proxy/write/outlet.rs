@@ -2,17 +2,19 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http_body::Body;
 use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use crate::{
     policy::{CacheKey, Connectivity, Mode},
     proxy::{Gateway, invalidation::Cause, outgoing::remove_hop_by_hop},
     queue::{
-        Answer, Delivery, DeliveryBody, INLINE_BODY_MAX_BYTES, Item, Origin, Outlet, Proof,
-        Received, SendError, Unverified,
+        Answer, Delivery, DeliveryBody, INLINE_BODY_MAX_BYTES, Item, Occasion, Origin, Outlet,
+        Proof, Received, SendError, Unverified,
     },
     upstream::{
         ForwardError, Patience, ProbeError, Repeat, ResponseBody, Sending, Upstream, Verified,
@@ -22,6 +24,9 @@ use crate::{
 
 /// The mode is looked at so often while it keeps from the origin; nobody tells of its change.
 const MODE_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// So long the body of an answer is read: the lane waits for it, and an event stream does not end.
+const READING_MAX: Duration = Duration::from_secs(30);
 
 /// Deliveries over HTTP.
 pub struct HttpOutlet {
@@ -115,11 +120,17 @@ impl Outlet for HttpOutlet {
         NonZeroUsize::new(permits / 4).unwrap_or(NonZeroUsize::MIN)
     }
 
-    async fn verify(&self, origin: &Origin) -> Result<Proof, Unverified> {
+    async fn verify(&self, origin: &Origin, occasion: Occasion) -> Result<Proof, Unverified> {
         let Some(upstream) = self.upstream(origin) else {
             return Ok(Proof::Unproven);
         };
-        match upstream.verify().await {
+        let verified = match upstream.verify().await {
+            Ok(Verified::Unproven) if occasion == Occasion::Doubt => {
+                upstream.look().await.map(|()| Verified::Unproven)
+            }
+            verified => verified,
+        };
+        match verified {
             Ok(Verified::Proven) => Ok(Proof::Proven),
             Ok(Verified::Unproven) => Ok(Proof::Unproven),
             Err(error @ ProbeError::Portal(_)) => Err(Unverified::Portal(error.to_string())),
@@ -159,7 +170,7 @@ impl Outlet for HttpOutlet {
         *request.uri_mut() = delivery.uri;
         *request.headers_mut() = headers;
         let response = upstream.send_write(request, sending).await;
-        received(response.map_err(unsent)?).await
+        Ok(received(response.map_err(unsent)?).await)
     }
 
     fn has_credential_source(&self, route: &str) -> bool {
@@ -206,42 +217,44 @@ fn headers_of(answer: &Answer) -> HeaderMap {
     headers
 }
 
-/// The answer with as much of its body as is kept. A body that breaks off is no failure: the head says what happened.
-async fn received(response: Response<ResponseBody>) -> Result<Received, SendError> {
-    let (mut head, mut body) = response.into_parts();
+/// The answer with as much of its body as is kept.
+async fn received(response: Response<ResponseBody>) -> Received {
+    let (mut head, body) = response.into_parts();
     remove_hop_by_hop(&mut head.headers);
-    let mut kept = BytesMut::new();
-    let mut is_truncated = false;
-    while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else {
-            is_truncated = true;
-            break;
-        };
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        let room = INLINE_BODY_MAX_BYTES - kept.len();
-        kept.extend_from_slice(&data[..data.len().min(room)]);
-        if data.len() > room {
-            // The rest is not read: the connection is given up, which costs less than the rest.
-            is_truncated = true;
-            break;
-        }
-    }
+    let (body, is_truncated) = kept(body).await;
     let fields = head
         .headers
         .iter()
         .filter(|(name, _)| *name != header::CONTENT_LENGTH);
     let fields = fields.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
-    Ok(Received {
+    Received {
         answer: Answer {
             status: head.status.as_u16(),
             fields: fields.collect(),
-            body: kept.freeze(),
+            body,
             is_truncated,
         },
         headers: head.headers,
-    })
+    }
+}
+
+/// The beginning of an answer's body, and whether there was more. One that breaks off or does not end is no failure: the head
+/// says what happened. What is not read costs the connection, which is less than the rest.
+async fn kept(mut body: impl Body<Data = Bytes> + Unpin) -> (Bytes, bool) {
+    let until = Instant::now() + READING_MAX;
+    let mut kept = BytesMut::new();
+    loop {
+        let data = match timeout_at(until, body.frame()).await {
+            Ok(None) => return (kept.freeze(), false),
+            Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+            Ok(Some(Err(_))) | Err(_) => return (kept.freeze(), true),
+        };
+        let room = INLINE_BODY_MAX_BYTES - kept.len();
+        kept.extend_from_slice(&data[..data.len().min(room)]);
+        if data.len() > room {
+            return (kept.freeze(), true);
+        }
+    }
 }
 
 fn unsent(error: ForwardError) -> SendError {
@@ -270,4 +283,44 @@ fn error_text(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, time::Duration};
+
+    use bytes::Bytes;
+    use futures_util::stream;
+    use http_body::Frame;
+    use http_body_util::{Full, StreamBody};
+    use tokio::time::{Instant, sleep};
+
+    use super::{INLINE_BODY_MAX_BYTES, READING_MAX, kept};
+
+    #[tokio::test]
+    async fn of_a_body_the_beginning_is_kept() {
+        for (bytes, expected, is_truncated) in [
+            (0, 0, false),
+            (INLINE_BODY_MAX_BYTES, INLINE_BODY_MAX_BYTES, false),
+            (INLINE_BODY_MAX_BYTES + 1, INLINE_BODY_MAX_BYTES, true),
+        ] {
+            let found = kept(Full::new(Bytes::from(vec![b'x'; bytes]))).await;
+            assert_eq!((found.0.len(), found.1), (expected, is_truncated));
+        }
+    }
+
+    /// An origin that answers a write with an event stream held its lane for ever.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_without_end_holds_no_lane() {
+        let events = stream::unfold((), |()| async {
+            sleep(Duration::from_secs(9)).await;
+            let event = Frame::data(Bytes::from_static(b"data: x\n\n"));
+            Some((Ok::<_, Infallible>(event), ()))
+        });
+        let began = Instant::now();
+        let (body, is_truncated) = kept(StreamBody::new(Box::pin(events))).await;
+        assert!(is_truncated);
+        assert!(body.starts_with(b"data: x\n\ndata: x"));
+        assert_eq!(began.elapsed(), READING_MAX);
+    }
 }

@@ -19,8 +19,8 @@ use super::{
 use crate::{
     policy::{self, Suspicion, Timestamp},
     queue::{
-        Answer, Attempt, Dead, Delivery, Item, ItemId, LaneId, Outlet, Parked, Proof, Received,
-        SendError, State, Unverified,
+        Answer, Attempt, Dead, Delivery, Item, ItemId, LaneId, Occasion, Outlet, Parked, Proof,
+        Received, SendError, State, Unverified,
         journal::{Change, ContentError, JournalError, Opened},
         verdict::{self, Effect, Judged, Trial, Unsent, Verdict},
     },
@@ -235,7 +235,7 @@ impl<O: Outlet> Delivering<O> {
         if !is_worth_asking {
             return doubted;
         }
-        let verified = unless_it_panics(self.replay.outlet.verify(&self.item.origin)).await;
+        let verified = unless_it_panics(self.verify()).await;
         match (verified, doubted) {
             (Some(Err(Unverified::Portal(_))), Verdict::Suspect(suspicion)) => {
                 return Verdict::Captive(suspicion);
@@ -244,6 +244,11 @@ impl<O: Outlet> Delivering<O> {
             _ => {}
         }
         verdict::judge(answer, &judged)
+    }
+
+    async fn verify(&self) -> Result<Proof, Unverified> {
+        let outlet = &self.replay.outlet;
+        outlet.verify(&self.item.origin, Occasion::Doubt).await
     }
 
     /// Records what became of the write, and tells who waits for it.

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     policy::{Connectivity, Timestamp},
-    queue::{ItemId, LaneId, Origin, Outlet, Proof, verdict::Trial},
+    queue::{ItemId, LaneId, Occasion, Origin, Outlet, Proof, verdict::Trial},
 };
 
 /// How long a wait may be before it is looked at again: a clock that was set must not stall the queue.
@@ -79,7 +79,7 @@ enum Phase {
     /// It is back, and the first delivery waits its part of `queue.recovery_spread`.
     Recovering { wait: Duration },
     /// Who answers is to be asked first.
-    Verifying,
+    Verifying(Occasion),
     /// Somebody else than the origin answers, and what was seen of it; how long it is left alone at most.
     Captive { why: String, longest: Duration },
     /// One delivery at a time, until one gets a plausible answer.
@@ -132,13 +132,13 @@ impl<O: Outlet> OriginReplay<O> {
     /// Delivers until there is nothing left, or shutdown; then waits for what is in flight.
     pub(super) async fn run(mut self) -> Origin {
         // What the link was before the start is not known: no spread, but a canary.
-        let mut phase = Phase::Verifying;
+        let mut phase = Phase::Verifying(Occasion::Begin);
         loop {
             self.tell(&phase);
             phase = match phase {
                 Phase::Disconnected => self.disconnected().await,
                 Phase::Recovering { wait } => self.recovering(wait).await,
-                Phase::Verifying => self.verifying().await,
+                Phase::Verifying(occasion) => self.verifying(occasion).await,
                 Phase::Captive { why, longest } => self.captive(why, longest).await,
                 Phase::Canary => self.canary().await,
                 Phase::SlowStart => self.slow_start().await,
@@ -172,17 +172,20 @@ impl<O: Outlet> OriginReplay<O> {
 
     async fn recovering(&mut self, wait: Duration) -> Phase {
         match self.meanwhile(sleep(wait)).await {
-            Some(()) => Phase::Verifying,
+            Some(()) => Phase::Verifying(Occasion::Doubt),
             None => Phase::Ended,
         }
     }
 
-    async fn verifying(&mut self) -> Phase {
+    async fn verifying(&mut self, occasion: Occasion) -> Phase {
         let (replay, origin) = (Arc::clone(&self.replay), self.origin.clone());
         if replay.outlet.connectivity(&origin) == Connectivity::Disconnected {
             return Phase::Disconnected;
         }
-        match self.meanwhile(replay.outlet.verify(&origin)).await {
+        match self
+            .meanwhile(replay.outlet.verify(&origin, occasion))
+            .await
+        {
             Some(Ok(proof)) => {
                 self.proof = proof;
                 Phase::Canary
@@ -201,7 +204,7 @@ impl<O: Outlet> OriginReplay<O> {
         }
         let pause = self.captive.next_up_to(longest);
         match self.meanwhile(sleep(pause)).await {
-            Some(()) => Phase::Verifying,
+            Some(()) => Phase::Verifying(Occasion::Doubt),
             None => Phase::Ended,
         }
     }
@@ -296,7 +299,7 @@ impl<O: Outlet> OriginReplay<O> {
                 longest: LONGEST_PAUSE,
             }),
             // Only another write's plausible answer tells the origin's own page from a portal's.
-            Event::Sign(Sign::Doubted(..)) => Some(Phase::Verifying),
+            Event::Sign(Sign::Doubted(..)) => Some(Phase::Verifying(Occasion::Doubt)),
             Event::Sign(Sign::Well | Sign::Failing(_) | Sign::Nothing) => None,
             Event::End => Some(Phase::Ended),
         }
@@ -469,7 +472,7 @@ impl<O: Outlet> OriginReplay<O> {
             Phase::Captive { why, .. } => {
                 statuses.enter(&self.origin, phase.name(), Some(why.clone()));
             }
-            Phase::Verifying | Phase::Canary if self.is_captive => {}
+            Phase::Verifying(_) | Phase::Canary if self.is_captive => {}
             _ => statuses.enter(&self.origin, phase.name(), None),
         }
     }
@@ -499,7 +502,7 @@ impl Phase {
     const fn name(&self) -> PhaseName {
         match self {
             Self::Disconnected => PhaseName::Disconnected,
-            Self::Recovering { .. } | Self::Verifying => PhaseName::Recovering,
+            Self::Recovering { .. } | Self::Verifying(_) => PhaseName::Recovering,
             Self::Captive { .. } => PhaseName::Captive,
             Self::Canary => PhaseName::Canary,
             Self::SlowStart => PhaseName::SlowStart,
