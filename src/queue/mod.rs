@@ -28,10 +28,7 @@ mod verdict;
 mod tests;
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -69,7 +66,7 @@ pub use self::{
     },
 };
 use self::{
-    index::{Full, Index, Room, Unclaimable},
+    index::{Full, Index, PendingUrls, Room, Unclaimable},
     journal::{AppendError, Change, Journal},
     operate::Redrives,
     replay::{Replay, Statuses},
@@ -102,8 +99,7 @@ struct Inner {
     clock: SharedClock,
     journal: Journal,
     index: Arc<Mutex<Index>>,
-    /// How many URLs have pending writes.
-    pending_urls: Arc<AtomicUsize>,
+    pending: Arc<PendingUrls>,
     changes: broadcast::Sender<Changed>,
     /// Places for those who wait for the end of a write.
     waiters: Semaphore,
@@ -163,7 +159,7 @@ impl Queue {
         tasks: &TaskTracker,
     ) -> Result<Self, OpenError> {
         let index = Index::new(&config);
-        let pending_urls = index.pending_urls();
+        let pending = index.pending();
         let index = Arc::new(Mutex::new(index));
         let journal = Journal::open(
             &config,
@@ -183,7 +179,7 @@ impl Queue {
                 clock,
                 journal,
                 index,
-                pending_urls,
+                pending,
                 metrics,
                 redrives: Redrives::default(),
                 pausing: Semaphore::new(1),
@@ -400,15 +396,12 @@ impl Queue {
 
     /// How many writes to what is stored under a key are pending. Costs one load where there are none at all.
     pub fn pending_writes(&self, key: &str) -> usize {
-        if self.has_no_pending() {
-            return 0;
-        }
-        self.index().pending(key).len()
+        self.inner.pending.count(key)
     }
 
     /// Whether no URL has pending writes.
     pub fn has_no_pending(&self) -> bool {
-        self.inner.pending_urls.load(Ordering::Relaxed) == 0
+        self.inner.pending.is_empty()
     }
 
     /// How far the deliveries to each origin are.

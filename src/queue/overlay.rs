@@ -54,10 +54,9 @@ impl Queue {
         principal: &str,
         stored: impl Future<Output = Option<Representation>> + Send,
     ) -> Result<Option<Overlay>, JournalError> {
-        let pending: Vec<ItemId> = self.index().pending(key).to_vec();
-        if pending.len() > WRITES_MAX {
+        let Some(pending) = self.inner.pending.ids(key, WRITES_MAX) else {
             return Ok(None);
-        }
+        };
         let mut seen = Vec::with_capacity(pending.len());
         for id in pending {
             let item = self.inner.journal.item(id).await?;

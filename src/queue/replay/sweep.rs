@@ -26,18 +26,20 @@ pub(super) async fn run<O: Outlet>(replay: &Arc<Replay<O>>) {
 }
 
 async fn sweep<O: Outlet>(replay: &Arc<Replay<O>>) {
-    let mut expired = 0;
+    let (mut expired, mut after) = (0, None);
     loop {
         let now = replay.clock.now();
-        let batch = claim_old(replay);
-        let (size, work) = (batch.len(), batch.into_iter());
+        let (batch, last) = claim_old(replay, after);
+        let (is_full, work) = (batch.len() == BATCH, batch.into_iter());
         let ended = join_all(work.map(|claim| expire(replay, claim, now))).await;
         let progress = ended.into_iter().filter(|is_dead| *is_dead).count();
         expired += progress;
-        // What cannot be read or recorded now is for the next sweep.
-        if size < BATCH || progress == 0 {
-            break;
+        // A lane has more than a batch sometimes. What cannot be read or recorded now is for the next sweep.
+        if is_full && progress > 0 {
+            continue;
         }
+        let Some(last) = last else { break };
+        after = Some(last);
     }
     if expired > 0 {
         warn!(
@@ -47,15 +49,19 @@ async fn sweep<O: Outlet>(replay: &Arc<Replay<O>>) {
     }
 }
 
-fn claim_old<O: Outlet>(replay: &Replay<O>) -> Vec<(ItemId, Claim)> {
+/// A batch of what is old, of the lanes behind `after`, and the last lane's head where there are more.
+fn claim_old<O: Outlet>(
+    replay: &Replay<O>,
+    after: Option<ItemId>,
+) -> (Vec<(ItemId, Claim)>, Option<ItemId>) {
     let by = replay.journal.ago(replay.config.max_age);
     let mut index = replay.index();
-    let mut old = index.accepted_by(by, BATCH);
-    old.retain(|id| index.claim(*id, State::is_pending).is_ok());
-    let claims = old.into_iter();
-    claims
-        .map(|id| (id, Claim::of(&replay.index, id)))
-        .collect()
+    let mut old = index.accepted_by(by, after, BATCH);
+    old.writes
+        .retain(|id| index.claim(*id, State::is_pending).is_ok());
+    let claims = old.writes.into_iter();
+    let claims = claims.map(|id| (id, Claim::of(&replay.index, id)));
+    (claims.collect(), old.last)
 }
 
 /// Whether it is dead now.
