@@ -66,6 +66,7 @@ pub use self::{
     },
 };
 use self::{
+    changed::Changes,
     index::{Full, Index, PendingUrls, Room, Unclaimable},
     journal::{AppendError, Change, Journal},
     operate::Redrives,
@@ -78,12 +79,6 @@ use crate::{
 
 /// Bodies up to this are kept in the database, and in memory while they are gathered.
 pub const INLINE_BODY_MAX_BYTES: usize = journal::INLINE_BODY_MAX_BYTES as usize;
-
-/// So many may wait for the end of a write at once.
-const WAITERS_MAX: usize = 256;
-
-/// Changes that a slow watcher may be behind.
-const CHANGES_KEPT: usize = 1_024;
 
 /// What a record weighs beside its body and its fields.
 const RECORD_BYTES: u64 = 512;
@@ -100,9 +95,7 @@ struct Inner {
     journal: Journal,
     index: Arc<Mutex<Index>>,
     pending: Arc<PendingUrls>,
-    changes: broadcast::Sender<Changed>,
-    /// Places for those who wait for the end of a write.
-    waiters: Semaphore,
+    changes: Arc<Changes>,
     /// Something was appended, or changed by an operator: there may be something to deliver.
     wake: Arc<Notify>,
     statuses: Arc<Statuses>,
@@ -171,8 +164,7 @@ impl Queue {
         .await?;
         Ok(Self {
             inner: Arc::new(Inner {
-                changes: broadcast::Sender::new(CHANGES_KEPT),
-                waiters: Semaphore::new(WAITERS_MAX),
+                changes: Changes::new(),
                 wake: Arc::default(),
                 statuses: Arc::new(Statuses::new(Arc::clone(&clock))),
                 config,
@@ -198,7 +190,7 @@ impl Queue {
             config: inner.config.clone(),
             clock: Arc::clone(&inner.clock),
             metrics: Arc::clone(&inner.metrics),
-            changes: inner.changes.clone(),
+            changes: Arc::clone(&inner.changes),
             wake: Arc::clone(&inner.wake),
             statuses: Arc::clone(&inner.statuses),
         };
@@ -361,28 +353,18 @@ impl Queue {
         limit: Duration,
     ) -> Result<Option<Item>, JournalError> {
         let deadline = Instant::now() + limit;
-        // Each waiter hears of every change. Beyond the bound nobody waits: the client asks again.
-        let Ok(_place) = self.inner.waiters.try_acquire() else {
+        // Beyond the bound nobody waits: the client asks again.
+        let Some(waiter) = self.inner.changes.wait_for(id) else {
             return self.item(id).await;
         };
-        // Before the first look, so that no change is missed.
-        let mut changes = self.subscribe();
         loop {
+            // Before the look, so that no change is missed.
+            let changed = waiter.next();
             let item = self.item(id).await?;
             let is_settled = |item: &Item| item.state.is_ended() || item.state.is_stuck();
             if item.as_ref().is_none_or(is_settled) {
                 return Ok(item);
             }
-            let changed = async {
-                loop {
-                    match changes.recv().await {
-                        Ok(changed) if changed.id != id => {}
-                        // Some were missed, perhaps the one: look again.
-                        Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
-                        Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-                    }
-                }
-            };
             if timeout_at(deadline, changed).await.is_err() {
                 return Ok(item);
             }
@@ -417,8 +399,7 @@ impl Queue {
 
     /// Tells whoever watches, and the deliveries.
     fn changed(&self, item: &Item) {
-        // Nobody may be watching.
-        let _ = self.inner.changes.send(item.into());
+        self.inner.changes.tell(item);
         self.inner.wake.notify_one();
     }
 

@@ -27,7 +27,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, broadcast},
+    sync::Notify,
     task::{self, JoinError, JoinSet},
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -38,7 +38,8 @@ use self::origin::OriginReplay;
 pub(super) use self::status::Statuses;
 pub use self::status::{OriginStatus, PhaseName};
 use super::{
-    Changed, Config, Item, Origin, Outlet, State,
+    Config, Item, Origin, Outlet, State,
+    changed::Changes,
     index::Index,
     journal::Journal,
     verdict::{self, Verdict},
@@ -60,8 +61,8 @@ pub(super) struct Replay<O> {
     pub(super) config: Config,
     pub(super) clock: SharedClock,
     pub(super) metrics: Arc<Metrics>,
-    /// Told of every write that changes. Bounded: who is slow misses some.
-    pub(super) changes: broadcast::Sender<Changed>,
+    /// Told of every write that changes.
+    pub(super) changes: Arc<Changes>,
     /// Something was appended, or changed by an operator.
     pub(super) wake: Arc<Notify>,
     pub(super) statuses: Arc<Statuses>,
@@ -189,10 +190,7 @@ impl<O> Replay<O> {
 
     /// Tells who watches that a write has changed.
     fn announce(&self, item: &Item) {
-        if self.changes.receiver_count() > 0 {
-            // Whoever watched has gone meanwhile.
-            let _ = self.changes.send(item.into());
-        }
+        self.changes.tell(item);
     }
 
     fn count(&self, verdict: &Verdict) {

@@ -30,6 +30,7 @@ use crate::{
     clock::Clock,
     queue::{
         Changed, Config, Item, ItemId, LaneId, Origin, Repeat, State,
+        changed::Changes,
         index::{Index, Room},
         journal::{
             AppendError, Appended, Change, Journal, NewBody, NewWrite, Pause,
@@ -127,7 +128,8 @@ impl Fixture {
             &tasks,
         );
         let journal = journal.await.unwrap();
-        let (changes, watched) = broadcast::channel(100_000);
+        let changes = Changes::keeping(100_000);
+        let watched = changes.subscribe();
         let replay = Arc::new(Replay {
             outlet: origins.clone(),
             journal: journal.clone(),
