@@ -1,0 +1,69 @@
+//! Why a write is neither passed on nor queued, as its client is told.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use http::Response;
+use tracing::warn;
+
+use super::body::GatherError;
+use crate::{
+    policy::Reason,
+    proxy::{failure::Failed, problem::Problem},
+    queue::Refused,
+    upstream::ResponseBody,
+};
+
+/// Whoever is refused for want of room comes back after so many seconds, more or less.
+const RETRY_AFTER_SECS: RangeInclusive<u64> = 2..=10;
+
+pub(super) fn ungathered(error: &GatherError) -> Problem {
+    match error {
+        GatherError::TooLarge { .. } => Problem::closing(Reason::BodyTooLarge, error.to_string()),
+        GatherError::BrokenOff(_) => Problem::closing(Reason::BadRequest, error.to_string()),
+        GatherError::Spool(source) => {
+            warn!(error = %source, "A body cannot be spooled; the write is refused.");
+            full(error.to_string())
+        }
+    }
+}
+
+pub(super) fn refused(refused: &Refused) -> Box<Problem> {
+    let detail = refused.to_string();
+    Box::new(match refused {
+        Refused::KeyMismatch(_) => Problem::new(Reason::IdempotencyMismatch, detail),
+        Refused::CredentialNotStorable => {
+            let detail = format!("{detail}; name a file of keys: queue.key_file");
+            Problem::new(Reason::CredentialNotStorable, detail)
+        }
+        _ => full(detail),
+    })
+}
+
+/// 502 or 504, as the failure would have it.
+pub(super) fn unknown(sent: &Result<Response<ResponseBody>, Failed>) -> Problem {
+    let (status, what) = match sent {
+        Ok(response) => {
+            let status = response.status();
+            (status, format!("the origin's gateway answered {status}"))
+        }
+        Err(failed) => {
+            let failure = failed.to_problem(None);
+            (failure.status(), failure.detail)
+        }
+    };
+    let detail = format!(
+        "{what}; the origin may have executed the write, which is not sent again by itself"
+    );
+    Problem {
+        status: Some(status),
+        ..Problem::new(Reason::OutcomeUnknown, detail)
+    }
+}
+
+fn full(detail: String) -> Problem {
+    Problem {
+        // Spread, so that those who were turned away together do not come back together.
+        retry_after: Some(Duration::from_secs(fastrand::u64(RETRY_AFTER_SECS))),
+        ..Problem::new(Reason::QueueFull, detail)
+    }
+}
