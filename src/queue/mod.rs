@@ -4,12 +4,13 @@
 //! Delivery is at-least-once for what may be repeated ([`Repeat`]), at-most-once-then-ask for the rest. It survives kill -9, a
 //! full disk and a restart; it does not survive the loss of the disk.
 //!
-//! In reading order: [`item`](Item) says what a queued write is, `lane` what order it keeps, `outcome` which first attempts are
+//! In reading order: [`item`](Item) says what a queued write is, `gathering` where its body is until then, `lane` what order it keeps, `outcome` which first attempts are
 //! queued, `journal` how a write is kept on disk, `index` what is known of it in memory, `replay` how it is delivered and
 //! `verdict` what the answer means, `timeline` how long something waited, [`Outlet`] the seam to the origins, `operate` what operators do.
 //! Deliberately absent: HTTP (the proxy's), connectivity and permits (upstream's), stored responses (the store's).
 
 mod changed;
+mod gathering;
 mod index;
 mod item;
 mod journal;
@@ -41,6 +42,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
     changed::Changed,
+    gathering::Gathering,
     item::{
         Answer, Attempt, Content, Dead, Done, Item, ItemId, OnStuck, Origin, Parked, PendingReads,
         Repeat, Revival, Sealed, State, StoredBody,
@@ -67,6 +69,7 @@ pub use self::{
 };
 use self::{
     changed::Changes,
+    gathering::Budget,
     index::{Full, Index, PendingUrls, Room, Unclaimable},
     journal::{AppendError, Change, Journal},
     operate::Redrives,
@@ -95,6 +98,7 @@ struct Inner {
     journal: Journal,
     index: Arc<Mutex<Index>>,
     pending: Arc<PendingUrls>,
+    budget: Budget,
     changes: Arc<Changes>,
     /// Something was appended, or changed by an operator: there may be something to deliver.
     wake: Arc<Notify>,
@@ -111,6 +115,12 @@ struct Inner {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
+    /// Its body is larger than `queue.max_item`.
+    #[error("the body is larger than queue.max_item, {max_bytes} bytes")]
+    TooLarge {
+        /// How large it may be.
+        max_bytes: u64,
+    },
     /// There is no room.
     #[error("{0}")]
     Full(String),
@@ -167,6 +177,7 @@ impl Queue {
                 changes: Changes::new(),
                 wake: Arc::default(),
                 statuses: Arc::new(Statuses::new(Arc::clone(&clock))),
+                budget: Budget::new(&index, &config),
                 config,
                 clock,
                 journal,
@@ -211,7 +222,7 @@ impl Queue {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub async fn spool(&self) -> std::io::Result<SpoolFile> {
+    async fn spool(&self) -> std::io::Result<SpoolFile> {
         self.inner.journal.spool().await
     }
 
@@ -246,24 +257,13 @@ impl Queue {
     pub async fn append(&self, mut write: NewWrite) -> Result<Appended, Refused> {
         write.item.weight_bytes = weight_bytes(&write.item, &write.fields, write.body.bytes());
         let (origin, room) = (write.item.origin.clone(), Room::of(&write.item));
-        let refused = |refused: Refused| {
-            let reason = refused.reason();
-            let labels = RefusalLabels { reason };
-            self.inner
-                .metrics
-                .queue_refused
-                .get_or_create(&labels)
-                .inc();
-            refused
-        };
-        self.index()
-            .reserve(&origin, room)
-            .map_err(|full| refused(full.into()))?;
+        let reserved = self.inner.budget.reserve(&origin, room, &mut write.body);
+        reserved.map_err(|full| self.counted(full.into()))?;
         let appended = self.inner.journal.append(write).await;
         if !matches!(appended, Ok(Appended::New(_))) {
             self.index().release_reservation(room);
         }
-        let appended = appended.map_err(|error| refused(error.into()))?;
+        let appended = appended.map_err(|error| self.counted(error.into()))?;
         if let Appended::New(item) = &appended {
             self.inner.metrics.queue_accepted.inc();
             self.changed(item);
@@ -397,6 +397,18 @@ impl Queue {
             || self.inner.config.sensitive_headers.contains(name)
     }
 
+    /// A refusal that was counted.
+    fn counted(&self, refused: Refused) -> Refused {
+        let reason = refused.reason();
+        let labels = RefusalLabels { reason };
+        self.inner
+            .metrics
+            .queue_refused
+            .get_or_create(&labels)
+            .inc();
+        refused
+    }
+
     /// Tells whoever watches, and the deliveries.
     fn changed(&self, item: &Item) {
         self.inner.changes.tell(item);
@@ -434,6 +446,7 @@ impl Refused {
     /// The label of the metric.
     pub const fn reason(&self) -> &'static str {
         match self {
+            Self::TooLarge { .. } => "too-large",
             Self::Full(_) => "full",
             Self::Unavailable(_) => "unavailable",
             Self::CredentialNotStorable => "credential-not-storable",

@@ -63,6 +63,13 @@ impl Gateway {
         files_below(self.data.path()).into_iter().any(contains)
     }
 
+    /// The bytes of the queue's bodies that are in files, whole or not.
+    pub(crate) fn spooled_bytes(&self) -> u64 {
+        let files = files_below(&self.data.path().join("spool")).into_iter();
+        let lengths = files.map(|file| std::fs::metadata(file).map_or(0, |file| file.len()));
+        lengths.sum()
+    }
+
     async fn start_in(data: Arc<TempDir>, clock: Arc<VirtualClock>, config: Config) -> Self {
         let running = within("the gateway starts", app::start(config, clock.clone()))
             .await

@@ -3,12 +3,14 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use http::Response;
-use tracing::warn;
 
 use super::body::GatherError;
 use crate::{
     policy::Reason,
-    proxy::{failure::Failed, problem::Problem},
+    proxy::{
+        failure::Failed,
+        problem::{Close, Problem},
+    },
     queue::Refused,
     upstream::ResponseBody,
 };
@@ -17,19 +19,21 @@ use crate::{
 const RETRY_AFTER_SECS: RangeInclusive<u64> = 2..=10;
 
 pub(super) fn ungathered(error: &GatherError) -> Problem {
-    match error {
-        GatherError::TooLarge { .. } => Problem::closing(Reason::BodyTooLarge, error.to_string()),
-        GatherError::BrokenOff(_) => Problem::closing(Reason::BadRequest, error.to_string()),
-        GatherError::Spool(source) => {
-            warn!(error = %source, "A body cannot be spooled; the write is refused.");
-            full(error.to_string())
-        }
+    let problem = match error {
+        GatherError::BrokenOff(_) => Problem::new(Reason::BadRequest, error.to_string()),
+        GatherError::Refused(error) => *refused(error),
+    };
+    // What is left of the body is not read.
+    Problem {
+        close: Close::Close,
+        ..problem
     }
 }
 
 pub(super) fn refused(refused: &Refused) -> Box<Problem> {
     let detail = refused.to_string();
     Box::new(match refused {
+        Refused::TooLarge { .. } => Problem::new(Reason::BodyTooLarge, detail),
         Refused::KeyMismatch(_) => Problem::new(Reason::IdempotencyMismatch, detail),
         Refused::CredentialNotStorable => {
             let detail = format!("{detail}; name a file of keys: queue.key_file");

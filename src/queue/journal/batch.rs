@@ -1,5 +1,7 @@
 //! A batch: what is written in one transaction, and what came of it.
 
+use std::io;
+
 use tokio::sync::oneshot;
 
 use super::{
@@ -185,6 +187,14 @@ impl NewBody {
         match self {
             Self::Inline(body) => StoredBody::Inline(body.clone()),
             Self::Spooled(file) => file.stored(),
+        }
+    }
+
+    /// Makes it durable as far as it is not in the record.
+    pub(super) async fn sync(&mut self) -> io::Result<()> {
+        match self {
+            Self::Inline(_) => Ok(()),
+            Self::Spooled(file) => file.sync().await,
         }
     }
 

@@ -146,9 +146,12 @@ impl Journal {
     ///
     /// # Errors
     /// See [`AppendError`]. Nothing is then kept.
-    pub(super) async fn append(&self, write: NewWrite) -> Result<Appended, AppendError> {
+    pub(super) async fn append(&self, mut write: NewWrite) -> Result<Appended, AppendError> {
         if !self.inner.is_storable(&write.fields) {
             return Err(AppendError::CredentialNotStorable);
+        }
+        if let Err(error) = self.inner.sync(&mut write.body).await {
+            return Err(AppendError::Unavailable(unavailable(&error)));
         }
         let (reply, answer) = oneshot::channel();
         let append = Append { write, reply };
@@ -182,11 +185,23 @@ impl Journal {
         self.send(change, Some(audit)).await
     }
 
-    async fn send(&self, change: Change, audit: Option<AuditEntry>) -> Result<(), JournalError> {
+    async fn send(
+        &self,
+        mut change: Change,
+        audit: Option<AuditEntry>,
+    ) -> Result<(), JournalError> {
         if let Change::Replace { fields, .. } | Change::Import { fields, .. } = &change
             && !self.inner.is_storable(fields)
         {
             return Err(JournalError::CredentialNotStorable);
+        }
+        if let Change::Replace {
+            body: Some(body), ..
+        }
+        | Change::Import { body, .. } = &mut change
+        {
+            let synced = self.inner.sync(body).await;
+            synced.map_err(JournalError::Unavailable)?;
         }
         let (reply, answer) = oneshot::channel();
         let transition = Transition {
@@ -332,6 +347,13 @@ impl Journal {
         created.await.map_err(io::Error::other)?
     }
 
+    /// Whether there is room on the disk for more than what must be recorded.
+    pub(super) async fn has_space(&self) -> bool {
+        let inner = self.inner.clone();
+        let is_low = spawn_blocking(move || inner.space.check());
+        is_low.await.is_ok_and(|is_low| !is_low)
+    }
+
     /// Whether there is a key to seal credentials with.
     pub(super) fn can_seal(&self) -> bool {
         !self.inner.keyring.is_empty()
@@ -379,6 +401,14 @@ impl Journal {
 }
 
 impl Inner {
+    /// Makes a body durable before a record names it.
+    async fn sync(&self, body: &mut NewBody) -> io::Result<()> {
+        body.sync().await.inspect_err(|error| {
+            self.count_error("write");
+            tracing::error!(%error, "Cannot sync a spool file.");
+        })
+    }
+
     /// Whether everything that must be sealed can be.
     fn is_storable(&self, fields: &[Field]) -> bool {
         !self.keyring.is_empty() || !fields.iter().any(|(name, _)| self.is_sensitive(name))
@@ -427,5 +457,12 @@ impl Inner {
                 index.change(item);
             }
         }
+    }
+}
+
+fn unavailable(error: &io::Error) -> Unavailable {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Unavailable::NoSpace,
+        _ => Unavailable::Failing,
     }
 }

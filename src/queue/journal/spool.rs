@@ -1,8 +1,9 @@
 //! Bodies that are too large for the database: files of `spool/`, one a body, which only we may read.
 //!
-//! A file is written and synced, and its name too, before the record that names it is committed. One that is dropped before is
-//! removed; what a crash left is swept at start. Its length and checksum are in the record, and are verified before each
-//! delivery. Bounds: `queue.max_item` each, `queue.max_bytes` all, which whoever writes them holds.
+//! A file is written and synced, and its name too, before the record that names it is committed; one that no record is going to
+//! name is never synced. One that is dropped before is removed; what a crash left is swept at start. Its length and checksum are
+//! in the record, and are verified before each delivery. Bounds: `queue.max_item` each, `queue.max_bytes` all, which whoever
+//! writes them holds.
 
 use std::{
     collections::HashSet,
@@ -18,7 +19,7 @@ use ring::digest::{Context, SHA256};
 use tokio::task::spawn_blocking;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::super::item::StoredBody;
+use super::super::{gathering::SpoolRoom, index::Full, item::StoredBody};
 
 /// Files are read in pieces of this to verify them.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -36,10 +37,15 @@ pub struct SpoolFile {
     name: String,
     // `None` once it is finished.
     writing: Option<Box<Writing>>,
+    // Finished, and not synced yet.
+    unsynced: Option<File>,
+    is_synced: bool,
     bytes: u64,
     checksum: u64,
     sha256: [u8; 32],
     is_kept: bool,
+    // Given back after the file is gone: fields are dropped after `drop`.
+    room: Option<SpoolRoom>,
 }
 
 struct Writing {
@@ -91,10 +97,13 @@ impl Spool {
                 sha256: Context::new(&SHA256),
                 checksum: Xxh3::new(),
             })),
+            unsynced: None,
+            is_synced: false,
             bytes: 0,
             checksum: 0,
             sha256: [0; 32],
             is_kept: false,
+            room: None,
         })
     }
 
@@ -195,22 +204,51 @@ impl SpoolFile {
         Ok(())
     }
 
-    /// Makes it durable, name and all.
+    /// Says that there is no more. Whoever appends it makes it durable.
+    pub fn finish(&mut self) {
+        if let Some(writing) = self.writing.take() {
+            self.checksum = writing.checksum.digest();
+            self.sha256
+                .copy_from_slice(writing.sha256.finish().as_ref());
+            self.unsynced = Some(writing.file);
+        }
+    }
+
+    /// Makes it durable, name and all, if it is not yet.
     ///
     /// # Errors
-    /// When it cannot be synced. The file is then good for nothing.
-    pub async fn finish(&mut self) -> io::Result<()> {
-        let writing = self.writing.take().ok_or_else(finished)?;
-        self.checksum = writing.checksum.digest();
-        let (file, dir) = (writing.file, self.path.parent().map(Path::to_owned));
+    /// When it is not finished, or cannot be synced. The file is then good for nothing.
+    pub(super) async fn sync(&mut self) -> io::Result<()> {
+        if self.is_synced {
+            return Ok(());
+        }
+        let file = self.unsynced.take().ok_or_else(unfinished)?;
+        let dir = self.path.parent().map(Path::to_owned);
         let synced = spawn_blocking(move || {
             file.sync_all()?;
             dir.as_deref().map_or(Ok(()), sync_directory)
         });
         synced.await.map_err(io::Error::other)??;
-        self.sha256
-            .copy_from_slice(writing.sha256.finish().as_ref());
+        self.is_synced = true;
         Ok(())
+    }
+
+    /// Counts it toward this room from now on.
+    pub(in crate::queue) fn hold(&mut self, room: SpoolRoom) {
+        self.room = Some(room);
+    }
+
+    /// Takes room for so much more, if it counts toward any.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(in crate::queue) fn take_room(&mut self, bytes: u64) -> Result<(), Full> {
+        self.room.as_mut().map_or(Ok(()), |room| room.take(bytes))
+    }
+
+    /// It is counted by somebody else from now on.
+    pub(in crate::queue) fn give_back_room(&mut self) {
+        self.room = None;
     }
 
     /// Its length so far.
@@ -239,6 +277,7 @@ impl SpoolFile {
 
     /// A record names it now.
     pub(super) fn keep(&mut self) {
+        debug_assert!(self.is_synced, "a record names what may not be on disk");
         self.is_kept = true;
     }
 }
@@ -268,6 +307,10 @@ impl BodyError {
             _ => Self::Io(error),
         }
     }
+}
+
+fn unfinished() -> io::Error {
+    io::Error::other("the spool file is not finished, or failed")
 }
 
 fn finished() -> io::Error {

@@ -152,7 +152,7 @@ impl Queue {
         let failed = |error: std::io::Error| OperateError::Unavailable(error.to_string());
         let mut file = self.spool().await.map_err(failed)?;
         file.write(body).await.map_err(failed)?;
-        file.finish().await.map_err(failed)?;
+        file.finish();
         Ok(NewBody::Spooled(file))
     }
 }

@@ -1,7 +1,7 @@
 //! Writes that are not queued: no room, or nothing that could be kept. Nothing of them is sent, and nothing stored.
 
 use super::{Site, location, write};
-use crate::support::{Answer, Connection, Reply, Request};
+use crate::support::{Answer, Connection, Reply, Request, eventually, noise};
 
 const ALWAYS: &str = r#"mode = "always", order_by = "path""#;
 
@@ -113,6 +113,87 @@ async fn a_full_queue_refuses_nothing_that_can_be_passed_on() {
     site.until(&first, "done").await;
     assert_eq!(site.ask(write("PUT", "/b")).await.status, 201);
     assert_eq!(site.count("/b"), 1);
+}
+
+#[tokio::test]
+async fn a_queue_that_is_full_of_bytes_refuses_no_large_body_that_can_be_passed_on() {
+    let site = Site::start_with(
+        r#"mode = "on-failure", order_by = "path""#,
+        "[queue]\nmax_item = \"512KiB\"\nmax_bytes = \"1MiB\"",
+    )
+    .await;
+    site.origin.on("/parked", Reply::new(409, "conflict"));
+    site.lose_origin().await;
+    for path in ["/parked", "/parked"] {
+        site.queue(Request::new("PUT", path).body(noise(500_000)))
+            .await;
+    }
+    assert_full(
+        &site
+            .ask(Request::new("PUT", "/a").body(noise(100_000)))
+            .await,
+    );
+    site.origin.revive();
+    site.origin.on("/a", Reply::new(201, "made"));
+    let answer = eventually("the origin is known to be back", || async {
+        let answer = site
+            .ask(Request::new("PUT", "/a").body(noise(100_000)))
+            .await;
+        site.gateway.clock.step_secs(1);
+        (answer.status != 503).then_some(answer)
+    })
+    .await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+}
+
+#[tokio::test]
+async fn bodies_that_are_being_read_take_room_and_give_it_back() {
+    let site = Site::start_with(
+        ALWAYS,
+        "[queue]\nmax_item = \"512KiB\"\nmax_bytes = \"1MiB\"",
+    )
+    .await;
+    site.origin.on("/a", Reply::ok("made"));
+    let (first, second) = (
+        begin_upload(&site, 500_000).await,
+        begin_upload(&site, 499_999).await,
+    );
+    // There is room for two, and nobody has been answered yet.
+    let refused = Request::new("PUT", "/a").body(b"refused".repeat(20_000));
+    assert_full(&site.ask(refused.clone()).await);
+    assert_eq!(
+        site.gateway.spooled_bytes(),
+        999_999,
+        "nothing is left of it"
+    );
+    drop(first);
+    let receipt = eventually("there is room again", || async {
+        let answer = site.ask(refused.clone()).await;
+        (answer.status == 202).then(|| location(&answer))
+    })
+    .await;
+    site.until(&receipt, "done").await;
+    // What was begun is finished, and takes the room that it has.
+    let mut second = second;
+    second.send(b"!").await;
+    let receipt = location(&second.answer("PUT").await);
+    site.until(&receipt, "done").await;
+}
+
+/// Sends all of a body but its last byte, until it is on the disk.
+async fn begin_upload(site: &Site, sent: usize) -> Connection {
+    let before_bytes = site.gateway.spooled_bytes();
+    let mut connection = site.gateway.client.connect().await;
+    let length = (sent + 1).to_string();
+    let request = Request::new("PUT", "/a").header("Content-Length", &length);
+    connection.send_request(&request).await;
+    connection.send(&noise(sent)).await;
+    eventually("the body is on the disk", || {
+        let is_there = site.gateway.spooled_bytes() == before_bytes + sent as u64;
+        async move { is_there.then_some(()) }
+    })
+    .await;
+    connection
 }
 
 #[tokio::test]

@@ -149,7 +149,7 @@ impl Fixture {
         for piece in body.chunks(30_000) {
             file.write(body.slice_ref(piece)).await.unwrap();
         }
-        file.finish().await.unwrap();
+        file.finish();
         let write = self.write(body.clone());
         assert_eq!(file.bytes(), body.len() as u64);
         assert_eq!(file.sha256(), write.item.body_sha256);
