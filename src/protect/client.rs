@@ -15,12 +15,20 @@ pub(super) struct ClientKey(u128);
 
 impl ClientKey {
     pub(super) fn of(client: IpAddr) -> Self {
-        const NETWORK_BITS: u128 = !0 << 64;
-        match client.to_canonical() {
+        match network(client) {
             // The mapped form keeps the two families apart: its network half is zero, its other half is not.
             IpAddr::V4(ip) => Self(ip.to_ipv6_mapped().to_bits()),
-            IpAddr::V6(ip) => Self(Ipv6Addr::to_bits(ip) & NETWORK_BITS),
+            IpAddr::V6(ip) => Self(ip.to_bits()),
         }
+    }
+}
+
+/// Whom an address counts for: itself, or of IPv6 its /64, of which one client may have every address.
+pub fn network(client: IpAddr) -> IpAddr {
+    const NETWORK_BITS: u128 = !0 << 64;
+    match client.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & NETWORK_BITS).into(),
+        ip @ IpAddr::V4(_) => ip,
     }
 }
 

@@ -15,6 +15,7 @@ mod rate;
 
 use self::{client::ClientKey, rate::RateLimit};
 pub use self::{
+    client::network,
     connections::{ConnectionPermit, Connections, raise_descriptor_limit},
     rate::Budget,
 };

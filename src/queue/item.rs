@@ -145,8 +145,11 @@ pub struct Item {
     pub stored_under: String,
     /// Who may read its receipt and sees its overlay: keyed hash of the client's credential.
     pub principal: String,
-    /// Hash of whom it counts for (`queue.max_client_items`): the credential, or the address of a client without one.
+    /// Hash of whom it counts for (`queue.max_client_items`): the principal.
     pub client: u64,
+    /// Hash of the address that it counts for as well, or `client` again where none is known: a client that makes up
+    /// credentials is still at one address.
+    pub address: u64,
     /// Length of the body.
     pub body_bytes: u64,
     /// SHA-256 of the body.

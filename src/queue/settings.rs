@@ -19,7 +19,7 @@ pub struct Config {
     pub max_item_bytes: u64,
     /// Writes in one lane.
     pub max_lane_items: usize,
-    /// Writes of one client: one credential, or one address without one.
+    /// Writes of one client: of one credential, and of one address, whatever its credentials.
     pub max_client_items: usize,
     /// After this a write that waits is dead.
     pub max_age: Duration,

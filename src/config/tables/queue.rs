@@ -26,7 +26,9 @@ options! {
         max_item: Budget = "8MiB",
         /// Writes in one lane; left out: as many as `max_items`.
         max_lane_items: Option<Integer<1, 100_000_000>> = absent,
-        /// Writes of one client, by its credential or else its address; left out: as many as `max_items`.
+        /// Writes of one client: with one credential, and from one address (of IPv6 one /64), whatever its credentials. Clients
+        /// that share an address share it, unless a proxy of `limits.trusted_proxies` names them. Left out: as many as
+        /// `max_items`.
         max_client_items: Option<Integer<1, 100_000_000>> = absent,
         /// A write that has waited longer is dead: shown to an operator, never deleted.
         max_age: Timeout = "72h",

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     policy::Reason,
+    protect,
     proxy::problem::Problem,
     queue::{self, Appended, Item, ItemId, KeyHash, NewBody, NewWrite, State},
 };
@@ -79,6 +80,7 @@ impl Write<'_> {
             .uri()
             .map_or_else(|_| key.uri().to_owned(), |uri| uri.to_string());
         let principal = principal(gateway, &self.head.headers, self.arrival.client);
+        let client = queue::client_hash(&principal);
         let known_by = self.key.as_ref().filter(|key| key.is_clients);
         let item = Item {
             id: ItemId::from_bytes([0; 16]),
@@ -108,7 +110,8 @@ impl Write<'_> {
             remark: None,
             ended_at: None,
             revived: None,
-            client: self.client(&principal),
+            client,
+            address: self.address().unwrap_or(client),
             stored_under: key.as_str().to_owned(),
             principal,
             method,
@@ -130,14 +133,11 @@ impl Write<'_> {
         }
     }
 
-    /// Whom the write counts for: its credential, or who sent it without one.
-    fn client(&self, principal: &str) -> u64 {
-        let headers = &self.head.headers;
-        let has_credential =
-            headers.contains_key(header::AUTHORIZATION) || headers.contains_key(header::COOKIE);
-        match (has_credential, self.arrival.client) {
-            (false, Some(address)) => queue::client_hash(&address.to_string()),
-            _ => queue::client_hash(principal),
-        }
+    /// The address that the write counts for, as a number. One that only a trusted proxy has says nothing of who is behind it.
+    fn address(&self) -> Option<u64> {
+        let admission = &self.gateway.admission;
+        let client = self.arrival.client;
+        let client = client.filter(|address| !admission.is_trusted(*address));
+        client.map(|address| queue::client_hash(&format!("address {}", protect::network(address))))
     }
 }

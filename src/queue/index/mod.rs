@@ -42,7 +42,8 @@ pub(super) struct Index {
     /// Since when writes wait that an operator has revived.
     revived: HashMap<ItemId, Timestamp>,
     pending: Arc<PendingUrls>,
-    clients: HashMap<u64, usize>,
+    /// By the hash of a principal, and by that of an address.
+    clients: HashMap<ClientHash, usize>,
     counts: [usize; State::NAMES.len()],
     usage: Usage,
 }
@@ -72,7 +73,8 @@ struct Entry {
     accepted_at: Timestamp,
     next_at: Timestamp,
     url: UrlHash,
-    client: u64,
+    client: ClientHash,
+    address: ClientHash,
     weight_bytes: u32,
     state: State,
     is_in_lane: bool,
@@ -80,11 +82,16 @@ struct Entry {
     is_repeatable: bool,
 }
 
+/// Whom a write counts for. Two that have the same of four thousand million share a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ClientHash(u32);
+
 /// The room a write has been promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Room {
     pub(super) lane: LaneId,
-    pub(super) client: u64,
+    pub(super) client: ClientHash,
+    pub(super) address: ClientHash,
     pub(super) weight_bytes: u64,
 }
 
@@ -154,7 +161,10 @@ impl Index {
         if self.lane_len(room.lane) >= lane_items {
             return Err(Full::Lane);
         }
-        if self.client_items(room.client) >= client_items {
+        if room
+            .clients()
+            .any(|client| self.client_items(client) >= client_items)
+        {
             return Err(Full::Client);
         }
         self.take(room);
@@ -313,23 +323,27 @@ impl Index {
         Some(entry)
     }
 
-    fn client_items(&self, client: u64) -> usize {
+    fn client_items(&self, client: ClientHash) -> usize {
         self.clients.get(&client).copied().unwrap_or(0)
     }
 
     fn take(&mut self, room: Room) {
         self.usage.items += 1;
         self.usage.bytes = self.usage.bytes.saturating_add(room.weight_bytes);
-        *self.clients.entry(room.client).or_default() += 1;
+        for client in room.clients() {
+            *self.clients.entry(client).or_default() += 1;
+        }
     }
 
     fn give_back(&mut self, room: Room) {
         self.usage.items = self.usage.items.saturating_sub(1);
         self.usage.bytes = self.usage.bytes.saturating_sub(room.weight_bytes);
-        if let MapEntry::Occupied(mut items) = self.clients.entry(room.client) {
-            *items.get_mut() -= 1;
-            if *items.get() == 0 {
-                items.remove();
+        for client in room.clients() {
+            if let MapEntry::Occupied(mut items) = self.clients.entry(client) {
+                *items.get_mut() -= 1;
+                if *items.get() == 0 {
+                    items.remove();
+                }
             }
         }
     }
@@ -342,7 +356,8 @@ impl Entry {
             accepted_at: item.accepted_at,
             next_at: item.next_at,
             url: UrlHash::of(&item.stored_under),
-            client: item.client,
+            client: item.client.into(),
+            address: item.address.into(),
             weight_bytes: counted_bytes(item),
             state: item.state,
             is_in_lane: item.is_in_lane(),
@@ -355,6 +370,7 @@ impl Entry {
         Room {
             lane: self.lane,
             client: self.client,
+            address: self.address,
             weight_bytes: u64::from(self.weight_bytes),
         }
     }
@@ -365,9 +381,23 @@ impl Room {
     pub(super) fn of(item: &Item) -> Self {
         Self {
             lane: item.lane_id,
-            client: item.client,
+            client: item.client.into(),
+            address: item.address.into(),
             weight_bytes: u64::from(counted_bytes(item)),
         }
+    }
+
+    /// Whom it counts for, each once.
+    fn clients(self) -> impl Iterator<Item = ClientHash> {
+        let address = (self.address != self.client).then_some(self.address);
+        std::iter::once(self.client).chain(address)
+    }
+}
+
+impl From<u64> for ClientHash {
+    fn from(hash: u64) -> Self {
+        let [a, b, c, d, ..] = hash.to_le_bytes();
+        Self(u32::from_le_bytes([a, b, c, d]))
     }
 }
 

@@ -169,9 +169,10 @@ fn room_is_promised_within_every_limit() {
     config.max_bytes = 100;
     let mut index = Index::new(&config);
     let a = origin("a");
-    let room = |lane: &str, client, weight_bytes| Room {
+    let room = |lane: &str, client: u64, weight_bytes| Room {
         lane: LaneId::new(&a, lane),
-        client,
+        client: client.into(),
+        address: client.into(),
         weight_bytes,
     };
     assert_eq!(index.reserve(&a, room("x", 1, 101)), Err(Full::Bytes));
@@ -289,4 +290,35 @@ fn what_is_known_of_a_write_is_small() {
         "{}",
         size_of::<super::Entry>()
     );
+}
+
+#[test]
+fn a_client_counts_by_its_principal_and_by_its_address() {
+    let config = crate::queue::Config {
+        max_client_items: 2,
+        ..config()
+    };
+    let mut index = Index::new(&config);
+    let of = |number, client, address| Item {
+        client,
+        address,
+        ..write(number, "a", "x")
+    };
+    let reserve = |index: &mut Index, item: &Item| index.reserve(&item.origin, Room::of(item));
+    // Without an address it counts once.
+    for number in 1..=2 {
+        reserve(&mut index, &of(number, 1, 1)).unwrap();
+    }
+    assert_eq!(reserve(&mut index, &of(3, 1, 1)), Err(Full::Client));
+    // Another credential each time, from one address.
+    for number in 4..=5 {
+        reserve(&mut index, &of(number, number.into(), 100)).unwrap();
+    }
+    assert_eq!(reserve(&mut index, &of(6, 6, 100)), Err(Full::Client));
+    reserve(&mut index, &of(6, 6, 101)).unwrap();
+    // One credential, from another address each time.
+    reserve(&mut index, &of(7, 6, 102)).unwrap();
+    assert_eq!(reserve(&mut index, &of(8, 6, 103)), Err(Full::Client));
+    index.release_reservation(Room::of(&of(4, 4, 100)));
+    reserve(&mut index, &of(9, 9, 100)).unwrap();
 }

@@ -66,6 +66,7 @@ pub(super) fn placeholder(id: ItemId) -> Item {
         stored_under: String::new(),
         principal: String::new(),
         client: 0,
+        address: 0,
         body_bytes: 0,
         body_sha256: [0; 32],
         weight_bytes: 0,

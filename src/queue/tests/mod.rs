@@ -46,6 +46,7 @@ pub(super) fn item() -> Item {
         stored_under: "http://api.example/orders".to_owned(),
         principal: String::new(),
         client: 0,
+        address: 0,
         body_bytes: 0,
         body_sha256: [0; 32],
         weight_bytes: 1_000,

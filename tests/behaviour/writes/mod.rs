@@ -23,6 +23,7 @@ mod retries;
 use std::net::SocketAddr;
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::support::{Answer, Client, Gateway, Origin, Reply, Request, eventually, laid_over};
 
@@ -46,6 +47,16 @@ impl Site {
         origin.on("/sentinel", Reply::ok("seen"));
         let gateway = Gateway::start(&config(origin.address(), write, more)).await;
         Self::of(origin, gateway)
+    }
+
+    /// And a key to seal credentials with, in a directory that has to stay.
+    async fn start_with_key(write: &str, more: &str) -> (TempDir, Self) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("queue.key");
+        std::fs::write(&file, "a key of at least thirty-two characters\n").unwrap();
+        let key = format!("[queue]\nkey_file = \"{}\"", file.display());
+        let site = Self::start_with(write, &laid_over(&key, more)).await;
+        (dir, site)
     }
 
     /// Ends the gateway and starts another one on the same data.

@@ -203,11 +203,7 @@ async fn where_reads_are_only_marked_nothing_is_laid_over() {
 
 #[tokio::test]
 async fn it_goes_by_the_credential() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("queue.key");
-    std::fs::write(&file, "a key of at least thirty-two characters\n").unwrap();
-    let more = format!("[queue]\nkey_file = \"{}\"", file.display());
-    let site = Site::start_with(OVERLAY, &more).await;
+    let (_dir, site) = Site::start_with_key(OVERLAY, "").await;
     site.lose_origin().await;
     let by = |request: Request, user: &str| request.header("Authorization", user);
     site.queue(by(put("/a", "text/plain", "one's"), "Bearer one"))

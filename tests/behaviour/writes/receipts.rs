@@ -7,16 +7,6 @@ use crate::support::{Answer, Client, Cue, Reply, Request, eventually, noise};
 
 const ALWAYS: &str = r#"mode = "always""#;
 
-/// A gateway that seals credentials with the key in this file.
-async fn with_keys(write: &str) -> (tempfile::TempDir, Site) {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("queue.key");
-    std::fs::write(&file, "a key of at least thirty-two characters\n").unwrap();
-    let more = format!("[queue]\nkey_file = \"{}\"", file.display());
-    let site = Site::start_with(write, &more).await;
-    (dir, site)
-}
-
 async fn take_back(client: &Client, location: &str) -> Answer {
     client.ask(Request::new("DELETE", location)).await
 }
@@ -229,7 +219,7 @@ async fn what_is_on_its_way_cannot_be_taken_back() {
 
 #[tokio::test]
 async fn a_receipt_is_its_writers_and_the_operators() {
-    let (_dir, site) = with_keys(ALWAYS).await;
+    let (_dir, site) = Site::start_with_key(ALWAYS, "").await;
     site.origin.on("/a", Reply::ok("secret answer"));
     site.lose_origin().await;
     let mine = ("Authorization", "Bearer mine");

@@ -97,6 +97,42 @@ async fn there_is_room_for_so_many_writes_of_a_client() {
 }
 
 #[tokio::test]
+async fn a_client_that_makes_up_credentials_gets_no_more_room() {
+    let more = "[queue]\nmax_client_items = 2\n[limits]\ntrusted_proxies = [\"127.0.0.0/8\"]";
+    let (_dir, site) = Site::start_with_key(ALWAYS, more).await;
+    site.lose_origin().await;
+    let from = |address: &str, cookie: &str| {
+        write("POST", "/a")
+            .header("X-Forwarded-For", address)
+            .header("Cookie", cookie)
+    };
+    for (address, cookie, is_taken) in [
+        ("192.0.2.1", "a=1", true),
+        ("192.0.2.1", "a=2", true),
+        ("192.0.2.1", "a=3", false),
+        ("192.0.2.2", "a=3", true),
+        ("2001:db8::1", "a=4", true),
+        ("2001:db8::2", "a=5", true),
+        ("2001:db8::3", "a=6", false),
+        ("2001:db8:0:1::1", "a=6", true),
+        // A credential counts wherever it is used.
+        ("192.0.2.3", "a=3", true),
+        ("192.0.2.4", "a=3", false),
+    ] {
+        let answer = site.ask(from(address, cookie)).await;
+        match is_taken {
+            true => drop(location(&answer)),
+            false => assert_full(&answer),
+        }
+    }
+    // Who is behind a trusted proxy that does not say is told apart by the credential alone.
+    for cookie in ["a=7", "a=8", "a=9"] {
+        site.queue(write("POST", "/a").header("Cookie", cookie))
+            .await;
+    }
+}
+
+#[tokio::test]
 async fn a_full_queue_refuses_nothing_that_can_be_passed_on() {
     let site = Site::start_with(
         r#"mode = "on-failure", order_by = "path""#,

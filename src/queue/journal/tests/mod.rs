@@ -228,6 +228,7 @@ fn new_write(body: Bytes, now: Timestamp) -> NewWrite {
         stored_under: "http://a.example/orders".to_owned(),
         principal: "me".to_owned(),
         client: 7,
+        address: 7,
         body_bytes: body.len() as u64,
         body_sha256,
         weight_bytes: body.len() as u64 + 500,
