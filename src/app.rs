@@ -10,17 +10,18 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use serde_json::json;
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
-    admin,
+    admin::{self, Authentication, Unauthenticated},
     clock::SharedClock,
     config::{Config, ListenAddress},
     modes::Modes,
-    proxy::{self, Gateway, HttpOutlet, Identity, Listener, Parts},
+    proxy::{self, Gateway, HttpOutlet, Identity, IsOperator, Listener, Parts, Shown},
     queue::{self, Queue},
     store::{Store, StoreError},
     telemetry::Metrics,
@@ -160,6 +161,7 @@ async fn serve(
     let dir = config.storage.dir.as_path();
     let identity = Identity::load_or_create(dir).map_err(directory("make the file `identity`"))?;
     let tokens = admin::Tokens::load(&config.admin, dir)?;
+    let authentication = Arc::new(Authentication::new(tokens, Arc::clone(&metrics)));
     let (listeners, proxy_listeners) = bind_all(&config.proxy_listeners).await?;
     let admin_socket = bind_admin(config.admin_listener).await?;
     let admin_listener = admin_socket
@@ -187,10 +189,7 @@ async fn serve(
     let gateway = Gateway::new(Parts {
         store: store.clone(),
         queue: queue.clone(),
-        is_operator: {
-            let tokens = tokens.clone();
-            Arc::new(move |headers| tokens.are_shown_by_admin(headers))
-        },
+        is_operator: is_operator(&authentication),
         upstreams: upstreams.clone(),
         modes: Arc::clone(&modes),
         metrics: Arc::clone(&metrics),
@@ -228,7 +227,7 @@ async fn serve(
         clock,
         started: Instant::now(),
         readiness: Arc::clone(&readiness),
-        tokens,
+        authentication,
         allowed_hosts: config.admin.allowed_hosts.clone(),
         config_file: config.file.clone(),
         map_url: Arc::new(move |url| mapping.effective_url(url)),
@@ -349,6 +348,21 @@ async fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
         source,
     };
     TcpListener::bind(address).await.map_err(failed)
+}
+
+fn is_operator(authentication: &Arc<Authentication>) -> IsOperator {
+    let authentication = Arc::clone(authentication);
+    Arc::new(move |headers| {
+        let authentication = Arc::clone(&authentication);
+        async move {
+            match authentication.admin(&headers).await {
+                Ok(()) => Shown::Token,
+                Err(Unauthenticated::NoToken | Unauthenticated::WrongToken) => Shown::NotIt,
+                Err(Unauthenticated::TooManyGuesses) => Shown::TooManyGuesses,
+            }
+        }
+        .boxed()
+    })
 }
 
 fn own_addresses(proxy: &[ListenAddress], admin: SocketAddr) -> Vec<SocketAddr> {

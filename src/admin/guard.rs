@@ -1,10 +1,8 @@
 //! Who may ask: the checks before any handler, in this order: Host, token, what the token allows, Origin.
 //!
 //! `/livez`, `/readyz` and `/metrics` need neither a known Host nor a token: kubelet and Prometheus use addresses.
-//! Bound: at most [`DELAYED_REFUSALS`] refusals wait at once; more are refused without waiting, so that guessing stays
-//! slow and costs no connection its place.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -14,40 +12,29 @@ use axum::{
 };
 use http::{
     HeaderMap, HeaderValue, Method, Uri,
-    header::{AUTHORIZATION, CACHE_CONTROL, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS},
+    header::{CACHE_CONTROL, HOST, ORIGIN, X_CONTENT_TYPE_OPTIONS},
     request::Parts,
     uri::Authority,
 };
-use tokio::sync::Semaphore;
-use tracing::warn;
 
 use super::{
+    authentication::{Authentication, Unauthenticated},
     operator::{Operator, Peer},
     problem::{Kind, Problem},
-    tokens::{Access, Tokens},
+    tokens::Access,
 };
-use crate::telemetry::Metrics;
-
-// Slow enough that guessing is hopeless even for a short configured token, fast enough for a person's typing error.
-const REFUSAL_DELAY: Duration = Duration::from_millis(250);
-// 16 in 250 ms: at most 64 guesses a second. Connections that wait here are a sixteenth of those allowed.
-const DELAYED_REFUSALS: usize = 16;
 
 /// What the checks need to know.
 pub(super) struct Guard {
-    tokens: Tokens,
+    authentication: Arc<Authentication>,
     allowed_hosts: Vec<String>,
-    delayed: Semaphore,
-    metrics: Arc<Metrics>,
 }
 
 impl Guard {
-    pub(super) fn new(tokens: Tokens, allowed_hosts: Vec<String>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(authentication: Arc<Authentication>, allowed_hosts: Vec<String>) -> Self {
         Self {
-            tokens,
+            authentication,
             allowed_hosts,
-            delayed: Semaphore::new(DELAYED_REFUSALS),
-            metrics,
         }
     }
 
@@ -61,10 +48,7 @@ impl Guard {
         if !is_api(path) {
             return Ok(None);
         }
-        let access = match self.authenticate(&request.headers) {
-            Ok(access) => access,
-            Err(problem) => return Err(self.slow_down(problem).await),
-        };
+        let access = self.authenticate(&request.headers).await?;
         check_access(access, &request.method)?;
         check_origin(request)?;
         Ok(Some(access))
@@ -96,31 +80,20 @@ impl Guard {
                 .any(|allowed| allowed.eq_ignore_ascii_case(host))
     }
 
-    fn authenticate(&self, headers: &HeaderMap) -> Result<Access, Problem> {
-        let Some(presented) = bearer_token(headers) else {
-            return Err(Problem::new(
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Access, Problem> {
+        let access = self.authentication.access(headers).await;
+        access.map_err(|why| match why {
+            Unauthenticated::NoToken => Problem::new(
                 Kind::Unauthorized,
                 "send the content of admin.token or read.token as `Authorization: Bearer ...`",
-            ));
-        };
-        self.tokens
-            .access(presented)
-            .ok_or_else(|| Problem::new(Kind::WrongToken, "this token is not valid here"))
-    }
-
-    /// Counts a failure of authentication, and makes whoever guessed wait.
-    async fn slow_down(&self, problem: Problem) -> Problem {
-        self.metrics.admin_authentication_failures.inc();
-        if problem.kind() == Kind::Unauthorized {
-            // Nothing was guessed.
-            return problem;
-        }
-        warn!("A request to the admin API carried a wrong token.");
-        let Ok(_permit) = self.delayed.try_acquire() else {
-            return Problem::new(Kind::RateLimited, "too many wrong tokens at once");
-        };
-        tokio::time::sleep(REFUSAL_DELAY).await;
-        problem
+            ),
+            Unauthenticated::WrongToken => {
+                Problem::new(Kind::WrongToken, "this token is not valid here")
+            }
+            Unauthenticated::TooManyGuesses => {
+                Problem::new(Kind::RateLimited, "too many wrong tokens at once")
+            }
+        })
     }
 }
 
@@ -165,16 +138,6 @@ fn authority(request: &Parts) -> Option<Authority> {
     }
 }
 
-/// The token of the one `Authorization` field, if its scheme is Bearer.
-fn bearer_token(headers: &HeaderMap) -> Option<&str> {
-    let mut fields = headers.get_all(AUTHORIZATION).iter();
-    let (Some(field), None) = (fields.next(), fields.next()) else {
-        return None;
-    };
-    let (scheme, token) = field.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
 fn check_access(access: Access, method: &Method) -> Result<(), Problem> {
     if access == Access::Admin || matches!(*method, Method::GET | Method::HEAD) {
         return Ok(());
@@ -216,9 +179,10 @@ mod tests {
     use http_body_util::BodyExt;
     use tower_service::Service;
 
-    use super::{DELAYED_REFUSALS, Guard, protect};
+    use super::{Guard, protect};
     use crate::{
         admin::{
+            authentication::{Authentication, DELAYED_REFUSALS},
             problem::{Document, Problem},
             tokens::Tokens,
         },
@@ -233,12 +197,12 @@ mod tests {
     }
 
     fn router_with(metrics: Arc<Metrics>) -> Router {
+        let tokens = Tokens::for_test("admin-admin-admin", "read-read-read-read");
         let guard = Guard::new(
-            Tokens::for_test("admin-admin-admin", "read-read-read-read"),
+            Arc::new(Authentication::new(tokens, metrics)),
             ["localhost", "127.0.0.1", "[::1]"]
                 .map(str::to_owned)
                 .to_vec(),
-            metrics,
         );
         let known = routing::get(async || "known").put(async || "changed");
         let router = Router::new()

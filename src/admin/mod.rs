@@ -6,6 +6,7 @@
 //! there are only overrides with an expiry, and they are listed.
 
 mod audit;
+mod authentication;
 mod entries;
 mod event_stream;
 mod events;
@@ -45,6 +46,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::tokens::read_token;
 pub use self::{
+    authentication::{Authentication, Unauthenticated},
     event_stream::EventStreams,
     events::Events,
     problem::Document as ProblemDocument,
@@ -96,7 +98,7 @@ pub struct Api {
     /// Whether the gateway serves, as `readyz` tells it.
     pub readiness: Arc<Readiness>,
     /// Who may ask.
-    pub tokens: Tokens,
+    pub authentication: Arc<Authentication>,
     /// Values of `Host` (without port) that are answered.
     pub allowed_hosts: Vec<String>,
     /// The configuration file, if there is one.
@@ -130,11 +132,7 @@ pub enum Phase {
 impl Api {
     /// The routes, behind the checks of host, token and origin.
     pub fn router(self) -> Router {
-        let guard = guard::Guard::new(
-            self.tokens.clone(),
-            self.allowed_hosts.clone(),
-            self.metrics.clone(),
-        );
+        let guard = guard::Guard::new(Arc::clone(&self.authentication), self.allowed_hosts.clone());
         let routes = routes::router().with_state(Arc::new(self));
         guard::protect(routes, guard)
     }

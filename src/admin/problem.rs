@@ -176,11 +176,6 @@ impl Problem {
         let detail = format!("{}; before that: {done}", self.detail);
         Self::new(self.kind, detail)
     }
-
-    pub(super) const fn kind(&self) -> Kind {
-        self.kind
-    }
-
     fn document(&self) -> Document {
         Document {
             r#type: format!("urn:hardtack:problem:{}", self.kind.reason()),

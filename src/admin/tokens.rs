@@ -114,14 +114,6 @@ impl Tokens {
         }
     }
 
-    /// Whether a request shows the token that may do everything.
-    pub fn are_shown_by_admin(&self, headers: &http::HeaderMap) -> bool {
-        let shown = headers.get(http::header::AUTHORIZATION);
-        let shown = shown.and_then(|value| value.to_str().ok());
-        let token = shown.and_then(|value| value.strip_prefix("Bearer "));
-        token.is_some_and(|token| self.access(token.trim()) == Some(Access::Admin))
-    }
-
     #[cfg(test)]
     pub(super) fn for_test(admin: &str, read: &str) -> Self {
         Self {

@@ -51,6 +51,7 @@ mod write;
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method};
 use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 use tokio::sync::Semaphore;
@@ -118,8 +119,19 @@ pub struct ForwardConfig {
     pub upgrade_to_https: Vec<String>,
 }
 
-/// Whether a request shows the admin token.
-pub type IsOperator = Arc<dyn Fn(&HeaderMap) -> bool + Send + Sync>;
+/// Whether a request shows the admin token. Whoever shows a wrong one is told late, and not faster here than elsewhere.
+pub type IsOperator = Arc<dyn Fn(HeaderMap) -> BoxFuture<'static, Shown> + Send + Sync>;
+
+/// What a request shows of the admin token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// The token.
+    Token,
+    /// Another, or none.
+    NotIt,
+    /// Another, as too many do at once.
+    TooManyGuesses,
+}
 
 /// What a gateway is made of.
 pub struct Parts {

@@ -21,7 +21,7 @@ use super::{
     principal, receipt, settled,
 };
 use crate::{
-    proxy::{Gateway, own_paths::Asker},
+    proxy::{Gateway, Shown, own_paths::Asker},
     queue::{CancelError, Item, ItemId, JournalError},
 };
 
@@ -137,11 +137,16 @@ async fn find(
     let item = item
         .map_err(|error| unreadable(&error))?
         .ok_or_else(missing)?;
-    let is_own = item.principal == principal(gateway, headers, address);
-    if is_own || (gateway.is_operator)(headers) {
-        Ok(item)
-    } else {
-        Err(missing())
+    if item.principal == principal(gateway, headers, address) {
+        return Ok(item);
+    }
+    match (gateway.is_operator)(headers.clone()).await {
+        Shown::Token => Ok(item),
+        Shown::NotIt => Err(missing()),
+        Shown::TooManyGuesses => Err(refusal(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many wrong credentials at once",
+        )),
     }
 }
 

@@ -84,6 +84,28 @@ async fn a_receipt_is_found_under_any_host_and_never_at_the_origin() {
 }
 
 #[tokio::test]
+async fn guessing_the_admin_token_at_a_receipt_is_as_slow_as_at_the_admin_listener() {
+    let site = Site::start(ALWAYS).await;
+    site.lose_origin().await;
+    let receipt = site.queue(write("POST", "/a")).await;
+    let client = &site.gateway.client;
+    let guesses = (0..64).map(|nth| {
+        let guess = Request::get(&receipt).header("Authorization", &format!("Bearer {nth}"));
+        async move { client.ask(guess).await.status }
+    });
+    let statuses = futures_util::future::join_all(guesses).await;
+    let of = |wanted| statuses.iter().filter(|status| **status == wanted).count();
+    assert!(of(429) > 0 && of(404) > 0, "{statuses:?}");
+    assert_eq!(of(429) + of(404), 64, "{statuses:?}");
+    let metrics = site.gateway.admin.get("/metrics").await;
+    let counted = "hardtack_admin_authentication_failures_total 64";
+    assert!(metrics.text().contains(counted), "{}", metrics.text());
+    // Neither the client nor the operator is held up.
+    assert_eq!(client.get(&receipt).await.status, 200);
+    assert_eq!(site.operator.get(&receipt).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_forward_proxied_write_has_a_receipt_that_works_through_the_proxy() {
     let site = Site::start_with(
         ALWAYS,
