@@ -107,6 +107,17 @@ impl Identity {
         hash[..CacheKey::CREDENTIAL_DIGITS].to_owned()
     }
 
+    /// What stands for the value of a field where that is not to be shown: keyed, so that nobody who sees it, here or in an
+    /// export, can try out values.
+    pub(crate) fn value_digest(&self, value: &[u8]) -> String {
+        let mut hasher = blake3::Hasher::new_keyed(&self.secret);
+        // No length of a credential: the digest is none of a partition.
+        hasher.update(b"value\xff\xff\xff");
+        hasher.update(value);
+        let hash = hasher.finalize().to_hex();
+        hash[..CacheKey::CREDENTIAL_DIGITS].to_owned()
+    }
+
     /// The digest of a QUERY: of its content and of what says how that is to be read. Keyed, because a key may be shown and
     /// the content may not, and so that nobody can look for two contents of one digest.
     pub(crate) fn query_digest(&self, headers: &HeaderMap, content: &[u8]) -> String {

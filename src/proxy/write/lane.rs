@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 
 use http::HeaderMap;
-use ring::digest::{SHA256, digest};
 
-use crate::queue::{LaneId, OrderBy, Origin};
+use crate::{
+    proxy::Identity,
+    queue::{LaneId, OrderBy, Origin},
+};
 
-/// A longer value of a field is shown by its digest.
+/// A longer value of a field is shown by its keyed digest.
 const VALUE_MAX_BYTES: usize = 100;
 
 /// A lane.
@@ -26,6 +28,7 @@ pub(super) fn of(
     path: &str,
     headers: &HeaderMap,
     is_secret: bool,
+    identity: &Identity,
 ) -> Lane {
     let name: Cow<'static, str> = match order_by {
         OrderBy::None => {
@@ -37,7 +40,11 @@ pub(super) fn of(
         OrderBy::Path => format!("path:{path}").into(),
         OrderBy::Header(field) => match headers.get(field) {
             None => format!("header:{field}").into(),
-            Some(value) => format!("header:{field}={}", shown(value.as_bytes(), is_secret)).into(),
+            Some(value) => format!(
+                "header:{field}={}",
+                shown(value.as_bytes(), is_secret, identity)
+            )
+            .into(),
         },
     };
     Lane {
@@ -46,15 +53,10 @@ pub(super) fn of(
     }
 }
 
-fn shown(value: &[u8], is_secret: bool) -> Cow<'_, str> {
+fn shown<'a>(value: &'a [u8], is_secret: bool, identity: &Identity) -> Cow<'a, str> {
     match std::str::from_utf8(value) {
         Ok(text) if !is_secret && value.len() <= VALUE_MAX_BYTES => text.into(),
-        _ => {
-            let digest = digest(&SHA256, value);
-            let digits = digest.as_ref()[..16].iter();
-            let digits: String = digits.map(|byte| format!("{byte:02x}")).collect();
-            format!("sha256:{digits}").into()
-        }
+        _ => format!("keyed:{}", identity.value_digest(value)).into(),
     }
 }
 
@@ -63,7 +65,15 @@ mod tests {
     use http::{HeaderMap, HeaderName, HeaderValue};
 
     use super::of;
-    use crate::queue::{OrderBy, Origin};
+    use crate::{
+        proxy::Identity,
+        queue::{OrderBy, Origin},
+    };
+
+    fn identity() -> Identity {
+        let dir = tempfile::tempdir().unwrap();
+        Identity::load_or_create(dir.path()).unwrap()
+    }
 
     #[test]
     fn a_lane_is_named_by_what_makes_its_order() {
@@ -71,7 +81,10 @@ mod tests {
         headers.insert("x-tenant", HeaderValue::from_static("seven"));
         let origin = Origin::Upstream("api".to_owned());
         let check = |order_by: OrderBy, is_secret, expected: &str| {
-            let lane = of(&order_by, &origin, "orders", "/o/1", &headers, is_secret);
+            let identity = identity();
+            let lane = of(
+                &order_by, &origin, "orders", "/o/1", &headers, is_secret, &identity,
+            );
             assert_eq!(lane.name, expected);
         };
         let field = |name| OrderBy::Header(HeaderName::from_static(name));
@@ -81,7 +94,23 @@ mod tests {
         check(OrderBy::None, false, "none");
         check(field("x-tenant"), false, "header:x-tenant=seven");
         check(field("x-other"), false, "header:x-other");
-        let digest = "header:x-tenant=sha256:3ba8d02b16fd2a01c1a8ba1a1f036d7c";
-        check(field("x-tenant"), true, digest);
+    }
+
+    #[test]
+    fn what_is_secret_is_named_by_what_nobody_else_can_make() {
+        let order_by = OrderBy::Header(HeaderName::from_static("x-api-key"));
+        let origin = Origin::Upstream("api".to_owned());
+        let lane = |identity: &Identity, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-api-key", HeaderValue::from_static(value));
+            of(&order_by, &origin, "orders", "/", &headers, true, identity)
+        };
+        let (ours, others) = (identity(), identity());
+        let seven = lane(&ours, "seven");
+        assert!(seven.name.starts_with("header:x-api-key=keyed:"));
+        assert!(!seven.name.contains("seven"));
+        assert_eq!(seven, lane(&ours, "seven"));
+        assert_ne!(seven, lane(&ours, "eight"));
+        assert_ne!(seven.name, lane(&others, "seven").name);
     }
 }

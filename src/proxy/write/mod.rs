@@ -164,6 +164,7 @@ impl<'a> Write<'a> {
             effective.path_and_query.path(),
             &head.headers,
             is_secret,
+            &gateway.identity,
         );
         Ok(Self {
             repeat: repeat_of(&head, key.is_some(), settings),
