@@ -162,6 +162,8 @@ pub struct Item {
     pub idempotency_key: Option<String>,
     /// Whether the client chose that key itself.
     pub is_client_key: bool,
+    /// Whether the origin executes a key once only.
+    pub is_key_honoured: bool,
     /// How long the origin remembers a key.
     pub idempotency_ttl: Duration,
     /// Whether a 503 proves that the write was not executed.
@@ -403,6 +405,11 @@ impl Item {
     /// second effect, or would be answered differently.
     pub fn must_be_noted_before_sending(&self) -> bool {
         !(self.repeat == Repeat::Harmless && self.method == "PUT")
+    }
+
+    /// Whether it has a key that the origin executes once only, whatever else a second sending may do.
+    pub const fn has_honoured_key(&self) -> bool {
+        self.is_key_honoured && self.idempotency_key.is_some()
     }
 
     /// Whether a second sending is still allowed: not when its key may be forgotten already.

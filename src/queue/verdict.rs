@@ -136,7 +136,8 @@ fn by_status(received: &Received, by: &Judged<'_>) -> Verdict {
         401 => Verdict::Park(Parked::Auth, None),
         404 | 410 if item.method == "DELETE" && was_ambiguous => Verdict::Done(Done::Assumed),
         408 | 421 | 425 | 429 => Verdict::Retry(Effect::None),
-        409 if item.repeat == Repeat::Keyed && says_outstanding(received) => {
+        // A PUT or a conditional write has its key besides, and so may be the one that is outstanding.
+        409 if item.has_honoured_key() && says_outstanding(received) => {
             Verdict::Retry(Effect::None)
         }
         409 => Verdict::Park(Parked::Conflict, None),
@@ -388,16 +389,39 @@ mod tests {
 
     #[test]
     fn a_409_that_says_outstanding_is_retried_with_an_honoured_key() {
+        let with_key = |method, repeat, is_key_honoured| Item {
+            idempotency_key: Some("k-1".to_owned()),
+            is_key_honoured,
+            ..write(method, repeat)
+        };
+        let kinds = [
+            ("POST", Keyed),
+            ("PUT", Harmless),
+            ("DELETE", Harmless),
+            ("PUT", Conditional),
+            ("PATCH", Conditional),
+        ];
         for problem in [
             r#"{"type":"https://api.example/errors/Outstanding-request"}"#,
             r#"{"title":"A request is outstanding for this Idempotency-Key"}"#,
             r#"{"detail":"Still OUTSTANDING."}"#,
         ] {
-            check(write("POST", Keyed), 409, NONE, problem, AGAIN);
-            check(write("POST", Doubtful), 409, NONE, problem, CONFLICT);
+            for (method, repeat) in kinds {
+                check(with_key(method, repeat, true), 409, NONE, problem, AGAIN);
+                check(
+                    with_key(method, repeat, false),
+                    409,
+                    NONE,
+                    problem,
+                    CONFLICT,
+                );
+                check(write(method, repeat), 409, NONE, problem, CONFLICT);
+            }
         }
         for problem in [r#"{"title":"The order is closed"}"#, "outstanding", "{", ""] {
-            check(write("POST", Keyed), 409, NONE, problem, CONFLICT);
+            for (method, repeat) in kinds {
+                check(with_key(method, repeat, true), 409, NONE, problem, CONFLICT);
+            }
         }
     }
 

@@ -97,6 +97,7 @@ impl Write<'_> {
             repeat: self.repeat,
             idempotency_key: self.key.as_ref().map(|key| key.text.clone()),
             is_client_key: known_by.is_some(),
+            is_key_honoured: settings.honoured,
             idempotency_ttl: settings.idempotency_ttl,
             trust_503: settings.trust_503,
             answers_html: settings.answers_html,

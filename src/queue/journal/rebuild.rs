@@ -73,6 +73,7 @@ pub(super) fn placeholder(id: ItemId) -> Item {
         repeat: Repeat::Doubtful,
         idempotency_key: None,
         is_client_key: false,
+        is_key_honoured: false,
         idempotency_ttl: std::time::Duration::ZERO,
         trust_503: false,
         answers_html: false,

@@ -53,6 +53,7 @@ pub(super) fn item() -> Item {
         repeat: Repeat::Doubtful,
         idempotency_key: None,
         is_client_key: false,
+        is_key_honoured: false,
         idempotency_ttl: Duration::from_secs(24 * 60 * 60),
         trust_503: false,
         answers_html: false,

@@ -235,6 +235,7 @@ fn new_write(body: Bytes, now: Timestamp) -> NewWrite {
         repeat: Repeat::Doubtful,
         idempotency_key: None,
         is_client_key: false,
+        is_key_honoured: false,
         idempotency_ttl: Duration::from_secs(3_600),
         trust_503: false,
         answers_html: false,
