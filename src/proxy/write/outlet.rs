@@ -76,6 +76,29 @@ impl HttpOutlet {
         Ok(Some(value))
     }
 
+    /// The Host that a request of a client would have now, where that is not the stored one: since the write was accepted its
+    /// upstream may have moved.
+    fn moved_host(&self, delivery: &Delivery, upstream: &Upstream) -> Option<HeaderValue> {
+        let Origin::Upstream(_) = delivery.origin else {
+            // Its name says where it is.
+            return None;
+        };
+        let is_clients = match self.gateway.routes.named(&delivery.route) {
+            Some(route) => route.preserve_host,
+            None => {
+                let stored = delivery
+                    .headers
+                    .get(header::HOST)
+                    .map(HeaderValue::as_bytes);
+                let accepted_for = delivery.uri.authority();
+                stored != accepted_for.map(|authority| authority.as_str().as_bytes())
+            }
+        };
+        let (_, authority, _) = upstream.base();
+        let own = HeaderValue::try_from(authority.as_str());
+        own.ok().filter(|_| !is_clients)
+    }
+
     fn is_route_offline(&self, route: &str) -> bool {
         let gateway = &self.gateway;
         let position = gateway.routes.position(route);
@@ -146,6 +169,7 @@ impl Outlet for HttpOutlet {
         let missing =
             || SendError::Impossible(format!("there is no upstream `{}`", delivery.origin));
         let upstream = self.upstream(&delivery.origin).ok_or_else(missing)?;
+        let moved_host = self.moved_host(&delivery, &upstream);
         let sending = Sending {
             repeat: if delivery.repeatable {
                 Repeat::Once
@@ -163,6 +187,9 @@ impl Outlet for HttpOutlet {
             },
         });
         let mut headers = delivery.headers;
+        if let Some(host) = moved_host {
+            headers.insert(header::HOST, host);
+        }
         if let Some(credential) = self.credential(&delivery.route).await? {
             headers.insert(header::AUTHORIZATION, credential);
         }

@@ -1,7 +1,7 @@
 //! Bodies of queued writes: they arrive as they were sent, whatever their size.
 
-use super::{Site, location, write};
-use crate::support::{Reply, Request, Step, digest, eventually, noise};
+use super::{Site, config, location, write};
+use crate::support::{Gateway, Origin, Reply, Request, Step, digest, eventually, noise};
 
 const ALWAYS: &str = r#"mode = "always""#;
 
@@ -126,6 +126,34 @@ async fn what_concerns_the_clients_connection_is_not_kept() {
         seen.header("host"),
         Some(site.origin.address().to_string().as_str())
     );
+}
+
+#[tokio::test]
+async fn a_delivery_to_an_upstream_that_has_moved_names_where_it_is_now() {
+    for (preserve_host, expected) in [(false, None), (true, Some("shop.example"))] {
+        let route = format!("preserve_host = {preserve_host}");
+        let config = |origin: &Origin| {
+            let route = format!("[[routes]]\nname = \"all\"\nupstream = \"origin\"\n{route}");
+            let route = format!("{route}\nwrite = {{ mode = \"always\" }}");
+            config(origin.address(), ALWAYS, &route)
+        };
+        let before = Origin::start().await;
+        let gateway = Gateway::start(&config(&before)).await;
+        before.kill().await;
+        gateway.client.get("/discovery").await;
+        let request = write("POST", "/a").header("Host", "shop.example");
+        let receipt = location(&gateway.client.ask(request).await);
+        let now = Origin::start().await;
+        now.on("/a", Reply::ok("made"));
+        let gateway = gateway.restart(&config(&now)).await;
+        let site = Site::of(now, gateway);
+        site.until(&receipt, "done").await;
+        let here = site.origin.address().to_string();
+        let host = site.origin.seen_at("/a")[0]
+            .header("host")
+            .map(str::to_owned);
+        assert_eq!(host.as_deref(), expected.or(Some(here.as_str())));
+    }
 }
 
 #[tokio::test]
