@@ -108,6 +108,12 @@ reasons! {
     QueueFull = "queue-full",
     /// 503: the write has credentials, or a signature, that cannot be stored.
     CredentialNotStorable = "credential-not-storable",
+    /// 404: there is no such receipt, or not for this client, or nothing is there yet.
+    NotFound = "not-found",
+    /// 409: the write is not in a state in which this can be done.
+    NotInThisState = "not-in-this-state",
+    /// 503: the queue's database does not answer.
+    QueueUnavailable = "queue-unavailable",
     /// 404: no route takes this request.
     NoRoute = "no-route",
     /// 405.

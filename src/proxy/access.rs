@@ -18,6 +18,7 @@ use tracing::info;
 use super::guarded_io::Answering;
 use crate::{
     policy::{CacheKey, Reason},
+    queue::ItemId,
     telemetry::Sampling,
     upstream::BodyError,
 };
@@ -129,6 +130,8 @@ pub(crate) struct Record {
     pub(crate) cache: CacheUse,
     /// Why.
     pub(crate) reason: Option<Reason>,
+    /// The queued write that it made, or asked for.
+    pub(crate) queue_id: Option<ItemId>,
     /// When the request came.
     pub(crate) began: Instant,
     /// Body bytes handed to the client's connection so far.
@@ -201,6 +204,7 @@ impl Drop for Record {
             status = self.status.as_u16(),
             cache = self.cache.as_str(),
             reason = self.reason.map(Reason::as_str),
+            queue_id = self.queue_id.map(tracing::field::display),
             bytes = self.sent_bytes,
             broken = (self.end == End::Broken).then_some(true),
             duration_ms = self.began.elapsed().as_secs_f64() * 1_000.0,

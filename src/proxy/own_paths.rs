@@ -10,12 +10,17 @@ use axum::{
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{Gateway, problem::describe, write};
+use super::{Gateway, access::RequestId, problem::describe, write};
 use crate::policy::Reason;
 
 /// Who asks for one of the gateway's own paths.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Asker(pub(crate) Option<IpAddr>);
+pub(crate) struct Asker {
+    /// From where.
+    pub(crate) address: Option<IpAddr>,
+    /// The id of the request.
+    pub(crate) request: RequestId,
+}
 
 /// The router of the gateway's own paths.
 pub(crate) fn router() -> Router<Arc<Gateway>> {

@@ -139,7 +139,11 @@ async fn go(
 
 /// The gateway's own paths: the one place where a request meets the router.
 async fn own(gateway: &Arc<Gateway>, arrival: &Arrival, mut request: Request<Incoming>) -> Reply {
-    request.extensions_mut().insert(Asker(arrival.client));
+    let asker = Asker {
+        address: arrival.client,
+        request: arrival.id,
+    };
+    request.extensions_mut().insert(asker);
     if request.uri().path() == "*" {
         let response = respond::text(StatusCode::NO_CONTENT, String::new());
         return Reply {
@@ -153,10 +157,11 @@ async fn own(gateway: &Arc<Gateway>, arrival: &Arrival, mut request: Request<Inc
         Ok(response) => response.map(Body::axum),
         Err(never) => match never {},
     };
+    let reason = response.extensions().get::<Reason>().copied();
     Reply {
         response,
         cache: CacheUse::None,
-        reason: None,
+        reason,
     }
 }
 

@@ -152,6 +152,15 @@ pub(crate) const fn describe(reason: Reason) -> (StatusCode, &'static str) {
             StatusCode::SERVICE_UNAVAILABLE,
             "The write has to wait, and its credentials cannot be stored",
         ),
+        Reason::NotFound => (StatusCode::NOT_FOUND, "Not found"),
+        Reason::NotInThisState => (
+            StatusCode::CONFLICT,
+            "The queued write is not in a state for this",
+        ),
+        Reason::QueueUnavailable => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The queue is not available",
+        ),
         Reason::NoRoute => (StatusCode::NOT_FOUND, "No route takes this request"),
         Reason::MethodNotAllowed => (
             StatusCode::METHOD_NOT_ALLOWED,

@@ -206,6 +206,7 @@ impl Ending<'_> {
         }
         self.count(status, cache, reason);
         let mut record = self.record(status, cache, reason);
+        record.queue_id = response.extensions_mut().remove();
         record.written = self.gateway.access.samples(cache);
         record.answering = Some(answering);
         response.map(|body| body.with_record(Box::new(record)))
@@ -268,6 +269,7 @@ impl Ending<'_> {
             status,
             cache,
             reason,
+            queue_id: None,
             began: self.began,
             sent_bytes: 0,
             end: End::Open,

@@ -89,6 +89,11 @@ impl Process {
         (self.child.ended().await, self.home)
     }
 
+    /// What it has said so far, on both of its outputs.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.home.log()).unwrap()
+    }
+
     /// The data directory.
     pub(crate) fn data(&self) -> PathBuf {
         self.home.data()

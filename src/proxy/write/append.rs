@@ -9,7 +9,7 @@ use super::{
 use crate::{
     policy::Reason,
     protect,
-    proxy::problem::Problem,
+    proxy::{problem::Problem, respond::Reply},
     queue::{self, Appended, Item, ItemId, KeyHash, NewBody, NewWrite, State},
 };
 
@@ -49,24 +49,21 @@ impl Write<'_> {
     pub(super) async fn answer_queued(&self, item: Item) -> Answered {
         let queue = &self.gateway.queue;
         let Some(wait) = self.preferences.wait else {
-            return Ok(receipt::accepted(
-                self.gateway,
-                &item,
-                self.preferences,
-                &self.route.write,
-            ));
+            return Ok(self.accepted(&item));
         };
         let item = settled(self.gateway, item, wait).await;
         let answer = queue.answer(item.id).await.ok().flatten();
         match answer.filter(|answer| !answer.is_truncated) {
             Some(answer) => Ok(receipt::answered(&item, &answer, self.preferences)),
-            None => Ok(receipt::accepted(
-                self.gateway,
-                &item,
-                self.preferences,
-                &self.route.write,
-            )),
+            None => Ok(self.accepted(&item)),
         }
+    }
+
+    fn accepted(&self, item: &Item) -> Reply {
+        let settings = &self.route.write;
+        let key = self.key.as_ref();
+        let key = key.and_then(|_| self.head.headers.get(&settings.idempotency_header));
+        receipt::accepted(self.gateway, item, self.preferences, settings, key)
     }
 
     /// As it is queued, if it comes to that.

@@ -10,23 +10,34 @@ use super::prefer::{PREFERENCE_APPLIED, Preferences};
 use crate::{
     policy::{Reason, Timestamp},
     proxy::{Gateway, access::CacheUse, body::Body, respond::Reply},
-    queue::{Answer, Item, KeyFormat, ResponseTemplate, WriteSettings},
+    queue::{Answer, Item, ResponseTemplate, WriteSettings},
 };
 
 /// Where receipts are, on the proxy listener, whatever the host.
 pub(super) const PATH: &str = "/.well-known/hardtack/queue/";
+
+/// `?1`: the body is only the beginning of the origin's.
+const HARDTACK_TRUNCATED: HeaderName = HeaderName::from_static("hardtack-truncated");
+
+/// They are of the whole content.
+const DIGESTS: [HeaderName; 3] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+];
 
 /// Whoever asks for a receipt again waits this long at least.
 const RETRY_AFTER_MIN_SECS: u64 = 1;
 /// And this long at most: a receipt costs little.
 const RETRY_AFTER_MAX_SECS: u64 = 60;
 
-/// The answer to a write that is in the queue.
+/// The answer to a write that is in the queue, with its idempotency key as it was sent.
 pub(super) fn accepted(
     gateway: &Gateway,
     item: &Item,
     preferences: Preferences,
     settings: &WriteSettings,
+    key: Option<&HeaderValue>,
 ) -> Reply {
     let mut response = match &settings.response {
         Some(template) => filled(template, item),
@@ -46,15 +57,11 @@ pub(super) fn accepted(
     headers
         .entry(header::RETRY_AFTER)
         .or_insert_with(|| HeaderValue::from(retry_after_secs(item, now)));
-    if let Some(key) = &item.idempotency_key {
-        let value = match settings.idempotency_format {
-            KeyFormat::Structured => format!("\"{key}\""),
-            KeyFormat::Raw => key.clone(),
-        };
-        set(headers, settings.idempotency_header.clone(), &value);
+    if let Some(key) = key {
+        headers.insert(settings.idempotency_header.clone(), key.clone());
     }
     apply(headers, preferences);
-    reply(response)
+    reply(response, item)
 }
 
 /// The origin's answer, for a client that waited for it.
@@ -66,10 +73,10 @@ pub(super) fn answered(item: &Item, answer: &Answer, preferences: Preferences) -
         set(headers, header::CONTENT_LOCATION, &location(item));
     }
     apply(headers, preferences);
-    reply(response)
+    reply(response, item)
 }
 
-/// The origin's answer as it is kept.
+/// The origin's answer as it is kept, which says so where that is not all of it.
 pub(super) fn of_origin(answer: &Answer) -> Response<Body> {
     let mut response = Response::new(Body::whole(answer.body.clone()));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -82,6 +89,13 @@ pub(super) fn of_origin(answer: &Answer) -> Response<Body> {
         {
             response.headers_mut().append(name, value);
         }
+    }
+    if answer.is_truncated {
+        let headers = response.headers_mut();
+        for name in DIGESTS {
+            headers.remove(name);
+        }
+        headers.insert(HARDTACK_TRUNCATED, HeaderValue::from_static("?1"));
     }
     response
 }
@@ -121,11 +135,16 @@ pub(super) fn receipt(gateway: &Gateway, item: &Item) -> Value {
     receipt
 }
 
-/// The head of the origin's answer: its status, and its fields as a list of names and values.
+/// The head of the origin's answer: its status, its fields as a list of names and values, and whether only the beginning of its
+/// body is kept.
 pub(super) fn head_of(answer: &Answer) -> Value {
     let fields = answer.fields.iter();
     let fields = fields.map(|(name, value)| json!([name, String::from_utf8_lossy(value)]));
-    json!({ "status": answer.status, "headers": fields.collect::<Vec<_>>() })
+    json!({
+        "status": answer.status,
+        "headers": fields.collect::<Vec<_>>(),
+        "truncated": answer.is_truncated,
+    })
 }
 
 /// A JSON answer that nobody stores.
@@ -186,7 +205,9 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     }
 }
 
-fn reply(response: Response<Body>) -> Reply {
+fn reply(mut response: Response<Body>, item: &Item) -> Reply {
+    // For the access event.
+    response.extensions_mut().insert(item.id);
     Reply {
         response,
         cache: CacheUse::None,

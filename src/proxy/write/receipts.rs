@@ -3,17 +3,16 @@
 //! Whoever reads or takes back a write shows the credential that it was sent with, or comes from the address that it came from
 //! without one; or shows the admin token. To anybody else there is no such write.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
     extract::{Path, State as Extracted},
     http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
     routing::get,
 };
 use http::HeaderValue;
-use serde_json::json;
 use tracing::warn;
 
 use super::{
@@ -21,7 +20,8 @@ use super::{
     principal, receipt, settled,
 };
 use crate::{
-    proxy::{Gateway, Shown, own_paths::Asker},
+    policy::Reason,
+    proxy::{Gateway, Shown, own_paths::Asker, problem::Problem},
     queue::{CancelError, Item, ItemId, JournalError},
 };
 
@@ -42,141 +42,142 @@ type Asked = (
     HeaderMap,
 );
 
+/// An answer, or why there is none.
+type Answered = Result<Response, Box<Problem>>;
+
 async fn show((Extracted(gateway), Path(id), Extension(asker), headers): Asked) -> Response {
-    let item = match find(&gateway, &id, asker, &headers).await {
-        Ok(item) => item,
-        Err(refusal) => return refusal,
+    let shown = async {
+        let item = find(&gateway, &id, asker, &headers).await?;
+        Ok(shown(&gateway, item, Preferences::of(&headers)).await)
     };
-    let preferences = Preferences::of(&headers);
-    let Some(wait) = preferences.wait else {
-        return shown(&gateway, &item).await;
-    };
-    let item = settled(&gateway, item, wait).await;
-    let mut response = shown(&gateway, &item).await;
-    let applied = Preferences {
-        respond_async: false,
-        ..preferences
-    };
-    if let Some(value) = applied
-        .applied()
-        .and_then(|text| HeaderValue::try_from(text).ok())
-    {
-        response.headers_mut().insert(PREFERENCE_APPLIED, value);
-    }
-    response
+    answer(shown.await, asker)
 }
 
-async fn shown(gateway: &Gateway, item: &Item) -> Response {
-    let mut value = receipt::receipt(gateway, item);
+async fn shown(gateway: &Gateway, item: Item, preferences: Preferences) -> Response {
+    let item = match preferences.wait {
+        Some(wait) => settled(gateway, item, wait).await,
+        None => item,
+    };
+    let mut value = receipt::receipt(gateway, &item);
     // What cannot be read now is left out: the state is what counts.
     if let Ok(Some(answer)) = gateway.queue.answer(item.id).await {
         value["response"] = receipt::head_of(&answer);
     }
-    let mut response = json_response(StatusCode::OK, &value);
+    let mut response = json_response(&value, &item);
+    let headers = response.headers_mut();
     if item.state.is_pending() {
-        let secs = receipt::retry_after_secs(item, gateway.clock.now());
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, HeaderValue::from(secs));
+        let secs = receipt::retry_after_secs(&item, gateway.clock.now());
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+    }
+    let applied = Preferences {
+        respond_async: false,
+        ..preferences
+    };
+    let applied = applied.applied();
+    if let Some(Ok(value)) = applied.map(HeaderValue::try_from) {
+        headers.insert(PREFERENCE_APPLIED, value);
     }
     response
 }
 
 async fn response((Extracted(gateway), Path(id), Extension(asker), headers): Asked) -> Response {
-    let item = match find(&gateway, &id, asker, &headers).await {
-        Ok(item) => item,
-        Err(refusal) => return refusal,
+    let replayed = async {
+        let item = find(&gateway, &id, asker, &headers).await?;
+        let kept = gateway.queue.answer(item.id).await;
+        let kept = kept.map_err(|error| unreadable(&error))?;
+        let kept = kept.ok_or_else(|| not_found("the origin has not answered it"))?;
+        let mut response = receipt::of_origin(&kept).map(axum::body::Body::new);
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response.extensions_mut().insert(item.id);
+        Ok(response)
     };
-    match gateway.queue.answer(item.id).await {
-        Ok(Some(answer)) => {
-            let mut response = receipt::of_origin(&answer).map(axum::body::Body::new);
-            let headers = response.headers_mut();
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            response
-        }
-        Ok(None) => refusal(StatusCode::NOT_FOUND, "the origin has not answered it"),
-        Err(error) => unreadable(&error),
-    }
+    answer(replayed.await, asker)
 }
 
 async fn take_back((Extracted(gateway), Path(id), Extension(asker), headers): Asked) -> Response {
-    let item = match find(&gateway, &id, asker, &headers).await {
-        Ok(item) => item,
-        Err(refusal) => return refusal,
+    let taken_back = async {
+        let item = find(&gateway, &id, asker, &headers).await?;
+        let queue = gateway.queue.clone();
+        // To its end, whatever the client does.
+        let cancelling = gateway
+            .tasks
+            .spawn(async move { queue.cancel(item.id).await });
+        let cancelled = cancelling.await;
+        let cancelled = cancelled.map_err(|_| {
+            Box::new(Problem::new(
+                Reason::Internal,
+                "the write was not taken back",
+            ))
+        })?;
+        let item = cancelled.map_err(|error| uncancelled(&error))?;
+        Ok(json_response(&receipt::receipt(&gateway, &item), &item))
     };
-    let queue = gateway.queue.clone();
-    // To its end, whatever the client does.
-    let cancelling = gateway
-        .tasks
-        .spawn(async move { queue.cancel(item.id).await });
-    match cancelling.await {
-        Ok(Ok(item)) => json_response(StatusCode::OK, &receipt::receipt(&gateway, &item)),
-        Ok(Err(error @ CancelError::TooLate(_))) => {
-            refusal(StatusCode::CONFLICT, &error.to_string())
-        }
-        Ok(Err(CancelError::Unknown)) => missing(),
-        Ok(Err(error)) => {
-            warn!(%error, "A write could not be taken back.");
-            refusal(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the queue cannot be written now",
-            )
-        }
-        Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "a fault of the gateway"),
-    }
+    answer(taken_back.await, asker)
 }
 
+/// The write that is asked for, if it is the asker's.
 async fn find(
     gateway: &Gateway,
     id: &str,
-    Asker(address): Asker,
+    asker: Asker,
     headers: &HeaderMap,
-) -> Result<Item, Response> {
+) -> Result<Item, Box<Problem>> {
+    let missing = || not_found("there is no such write, or it is not yours");
     let id: ItemId = id.parse().map_err(|_| missing())?;
     let item = gateway.queue.item(id).await;
     let item = item
         .map_err(|error| unreadable(&error))?
         .ok_or_else(missing)?;
-    if item.principal == principal(gateway, headers, address) {
+    if item.principal == principal(gateway, headers, asker.address) {
         return Ok(item);
     }
     match (gateway.is_operator)(headers.clone()).await {
         Shown::Token => Ok(item),
         Shown::NotIt => Err(missing()),
-        Shown::TooManyGuesses => Err(refusal(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too many wrong credentials at once",
-        )),
+        Shown::TooManyGuesses => Err(Box::new(Problem {
+            retry_after: Some(Duration::from_secs(1)),
+            ..Problem::new(Reason::RateLimited, "too many wrong credentials at once")
+        })),
     }
 }
 
-fn missing() -> Response {
-    refusal(
-        StatusCode::NOT_FOUND,
-        "there is no such write, or it is not yours",
-    )
+fn answer(answered: Answered, asker: Asker) -> Response {
+    answered.unwrap_or_else(|problem| {
+        let reason = problem.reason;
+        let response = problem.into_response(asker.request);
+        let mut response = response.map(axum::body::Body::new);
+        // For the access event.
+        response.extensions_mut().insert(reason);
+        response
+    })
 }
 
-fn unreadable(error: &JournalError) -> Response {
+fn not_found(what: &str) -> Box<Problem> {
+    Box::new(Problem::new(Reason::NotFound, what))
+}
+
+fn unreadable(error: &JournalError) -> Box<Problem> {
     warn!(%error, "A receipt cannot be read.");
-    refusal(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "the queue cannot be read now",
-    )
+    let detail = "the queue cannot be read now";
+    Box::new(Problem::new(Reason::QueueUnavailable, detail))
 }
 
-fn refusal(status: StatusCode, detail: &str) -> Response {
-    let title = status.canonical_reason().unwrap_or_default();
-    let document = json!({ "title": title, "status": status.as_u16(), "detail": detail });
-    let mut response = json_response(status, &document);
-    let headers = response.headers_mut();
-    let value = HeaderValue::from_static("application/problem+json");
-    headers.insert(header::CONTENT_TYPE, value);
+fn uncancelled(error: &CancelError) -> Box<Problem> {
+    Box::new(match error {
+        CancelError::TooLate(_) => Problem::new(Reason::NotInThisState, error.to_string()),
+        CancelError::Unknown => Problem::new(Reason::NotFound, error.to_string()),
+        _ => {
+            warn!(%error, "A write could not be taken back.");
+            Problem::new(Reason::QueueUnavailable, "the queue cannot be written now")
+        }
+    })
+}
+
+fn json_response(value: &serde_json::Value, item: &Item) -> Response {
+    let response = receipt::json_response(StatusCode::OK, value);
+    let mut response = response.map(axum::body::Body::new);
+    // For the access event.
+    response.extensions_mut().insert(item.id);
     response
-}
-
-fn json_response(status: StatusCode, value: &serde_json::Value) -> Response {
-    receipt::json_response(status, value)
-        .map(axum::body::Body::new)
-        .into_response()
 }

@@ -1,7 +1,9 @@
 //! What the client of a write gets, by the route's mode and by what it prefers.
 
-use super::{Site, location, write};
-use crate::support::{Cue, Reply, Request, Step, eventually, within};
+use serde_json::Value;
+
+use super::{Site, config, location, write};
+use crate::support::{Cue, Process, Reply, Request, Step, eventually, within};
 
 const ON_FAILURE: &str = r#"mode = "on-failure""#;
 const ALWAYS: &str = r#"mode = "always""#;
@@ -52,6 +54,52 @@ async fn as_long_as_all_is_well_the_answer_is_the_origins() {
     assert_eq!(seen[0].header("hardtack-attempt"), None);
     assert_eq!(seen[0].header("idempotency-key"), None);
     assert!(!site.gateway.has_on_disk(b"to /a"));
+}
+
+#[tokio::test]
+async fn the_access_event_of_a_queued_write_names_it() {
+    let config = format!(
+        "{}\n[telemetry]\nlog = {{ format = \"json\" }}",
+        config("127.0.0.1:9".parse().unwrap(), ALWAYS, "")
+    );
+    let process = Process::start(&config).await;
+    let receipt = location(&process.client.ask(write("POST", "/a")).await);
+    assert_eq!(process.client.get(&receipt).await.status, 200);
+    let missing = process.client.get(&format!("{receipt}/response")).await;
+    missing.assert_problem(404, "not-found");
+    let id = receipt.rsplit('/').next().unwrap();
+    let events = eventually("every request has an event", || {
+        let log = process.log();
+        let lines = log.lines();
+        let events: Vec<Value> = lines
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .filter(|event: &Value| event.to_string().contains("\"Answered.\""))
+            .map(|event| event.get("fields").cloned().unwrap_or(event))
+            .filter(|event| {
+                event["url"]
+                    .as_str()
+                    .is_some_and(|url| !url.contains("livez"))
+            })
+            .collect();
+        async move { (events.len() >= 3).then_some(events) }
+    })
+    .await;
+    let said: Vec<_> = events
+        .iter()
+        .map(|event| {
+            (
+                event["status"].as_u64(),
+                event["queue_id"].as_str(),
+                event["reason"].as_str(),
+            )
+        })
+        .collect();
+    let expected = [
+        (Some(202), Some(id), Some("queued")),
+        (Some(200), Some(id), None),
+        (Some(404), None, Some("not-found")),
+    ];
+    assert_eq!(said, expected, "{events:?}");
 }
 
 #[tokio::test]

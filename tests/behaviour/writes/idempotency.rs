@@ -22,7 +22,10 @@ async fn a_key_that_was_used_gets_the_same_receipt_before_and_after_the_delivery
     let receipt = location(&first);
     // Quotes are syntax, not part of the key.
     for key in ["\"k\"", "k"] {
-        assert_eq!(site.queue(keyed(key, "x")).await, receipt);
+        let again = site.ask(keyed(key, "x")).await;
+        assert_eq!(location(&again), receipt);
+        // As this client writes it.
+        assert_eq!(again.header("idempotency-key"), Some(key));
     }
     site.origin.revive();
     site.until(&receipt, "done").await;

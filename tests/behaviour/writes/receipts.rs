@@ -80,6 +80,16 @@ async fn a_receipt_is_found_under_any_host_and_never_at_the_origin() {
     ] {
         assert_eq!(client.get(unknown).await.status, 404, "{unknown}");
     }
+    for unknown in ["7", "01900000-0000-7000-8000-000000000000"] {
+        let unknown = format!("/.well-known/hardtack/queue/{unknown}");
+        for path in [unknown.clone(), format!("{unknown}/response")] {
+            client.get(&path).await.assert_problem(404, "not-found");
+        }
+    }
+    let response = client.get(&format!("{receipt}/response")).await;
+    response.assert_problem(404, "not-found");
+    let described = client.get("/.well-known/hardtack/problems/not-found").await;
+    assert_eq!(described.status, 200);
     assert!(site.origin.seen().is_empty());
 }
 
@@ -209,10 +219,8 @@ async fn what_is_taken_back_is_never_sent() {
     assert_eq!(site.receipt(&taken_back).await["state"], "cancelled");
     assert_eq!(site.receipt(&last).await["position"], 1);
     // Once more is too late, not unknown.
-    assert_eq!(
-        take_back(&site.gateway.client, &taken_back).await.status,
-        409
-    );
+    let too_late = take_back(&site.gateway.client, &taken_back).await;
+    too_late.assert_problem(409, "not-in-this-state");
 
     site.origin.on("/a", Reply::ok(""));
     site.origin.on("/c", Reply::ok(""));
@@ -309,8 +317,12 @@ async fn a_receipt_is_gone_after_its_time() {
 async fn of_a_large_answer_the_beginning_is_kept_and_nobody_is_told_that_it_is_the_whole() {
     let site = Site::start(ALWAYS).await;
     let body = noise(100_000);
-    site.origin
-        .on("/a", Reply::ok(body.clone()).header("ETag", "\"1\""));
+    site.origin.on(
+        "/a",
+        Reply::ok(body.clone())
+            .header("ETag", "\"1\"")
+            .header("Content-Digest", "sha-256=:AA==:"),
+    );
     let request = write("POST", "/a").header("Prefer", "wait=30");
     let receipt = location(&site.ask(request).await);
     assert_eq!(site.receipt(&receipt).await["state"], "done");
@@ -318,4 +330,9 @@ async fn of_a_large_answer_the_beginning_is_kept_and_nobody_is_told_that_it_is_t
     let answer = site.gateway.client.get(&response).await;
     assert_eq!((answer.status, answer.body.len()), (200, 64 * 1024));
     assert!(body.starts_with(&answer.body));
+    assert_eq!(answer.header("hardtack-truncated"), Some("?1"));
+    assert_eq!(answer.header("content-digest"), None);
+    assert_eq!(answer.header("etag"), Some("\"1\""));
+    let receipt = site.receipt(&receipt).await;
+    assert_eq!(receipt["response"]["truncated"], true);
 }
