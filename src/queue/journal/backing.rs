@@ -49,6 +49,11 @@ impl Backing {
         self.dir().join("queue.redb.new")
     }
 
+    /// The file of the database, to be read page by page.
+    pub(super) fn pages(&self) -> io::Result<File> {
+        File::open(self.file())
+    }
+
     /// The bytes of the database, where there are any.
     pub(super) fn bytes(&self) -> io::Result<Option<u64>> {
         match self {

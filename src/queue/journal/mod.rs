@@ -69,7 +69,7 @@ pub(super) use self::{
 };
 use super::{
     Config,
-    index::Index,
+    index::{Index, Unclaimable},
     item::{Answer, Content, Item, ItemId, StoredBody},
     outlet::DeliveryBody,
     seal::{Keyring, OpenSealedError},
@@ -453,8 +453,11 @@ impl Inner {
     fn note_salvaged(&self, salvaged: &Salvaged) {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         for item in &salvaged.rebuilt {
-            if index.claim(item.id, |_| true).is_ok() {
-                index.change(item);
+            match index.claim(item.id, |_| true) {
+                Ok(_) => index.change(item),
+                // One that was thought to be over.
+                Err(Unclaimable::Unknown) => index.load(item),
+                Err(Unclaimable::Claimed | Unclaimable::NotAllowed(_)) => {}
             }
         }
     }

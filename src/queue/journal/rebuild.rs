@@ -9,13 +9,40 @@ use super::super::{
 };
 use crate::policy::Timestamp;
 
+/// Whether a write had come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HadEnded {
+    Yes,
+    Unknown,
+}
+
 const FROM_CONTENT: &str = "The record of its progress is damaged; it may have been delivered.";
 const WITHOUT_CONTENT: &str = "Its fields and its body are damaged.";
+const FROM_SCAN: &str = "It was found in what is left of a damaged database, perhaps as it was some time ago; it may have been \
+                         delivered, or taken back.";
+const ENDED_SINCE: &str = "It was found in what is left of a damaged database, where it had come to its end: it was delivered, or \
+                           taken back.";
 const PLACEHOLDER: &str = "Its records are damaged; nothing is known but that it was accepted.";
 
 /// The write as it was accepted, parked: what became of it since is not known.
 pub(super) fn from_content(accepted: Item) -> Item {
     park(accepted, FROM_CONTENT)
+}
+
+/// A write as it was found in a damaged database that has, or may have, lost commits: it is not known whether it became anything else since. One that
+/// is stuck stays what it is; `had_ended`, where another record says so.
+pub(super) fn from_scan(item: Item, had_ended: HadEnded) -> Item {
+    let remark = match had_ended {
+        HadEnded::Yes => ENDED_SINCE,
+        HadEnded::Unknown => FROM_SCAN,
+    };
+    match item.state.is_stuck() {
+        true => Item {
+            remark: Some(remark.to_owned()),
+            ..item
+        },
+        false => park(item, remark),
+    }
 }
 
 /// A write that can never be sent, because what would be sent is lost.

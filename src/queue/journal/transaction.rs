@@ -267,6 +267,18 @@ impl<'t> Tables<'t> {
         self.put_item(&item, now)
     }
 
+    /// How many writes there are, how many of them have not ended, and how many contents there are.
+    pub(super) fn count_writes(&self) -> Result<(u64, u64, u64), DiskError> {
+        let (mut items, mut unended) = (0, 0);
+        for row in self.items.iter()? {
+            let (id, row) = row?;
+            let row: Result<ItemRow<'_>, _> = codec::decode(name::ITEMS, id.value(), row.value());
+            items += 1;
+            unended += u64::from(row.is_ok_and(|row| !row.item.state.is_ended()));
+        }
+        Ok((items, unended, self.contents.len()?))
+    }
+
     /// What there is of receipts.
     pub(super) fn receipts(&self) -> Result<Receipts, DiskError> {
         Ok(Receipts {

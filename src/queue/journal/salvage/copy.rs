@@ -1,96 +1,33 @@
-//! Saving what can be read of a damaged database.
-//!
-//! Every record that is what was written is copied into a new database, which then takes the place of the damaged one; that is
-//! set aside whole. A table is read from both ends up to where reading fails, and by the ids that other tables name. A write of
-//! which only a part is left is made again from it ([`rebuild`]): it is shown to an operator, never sent by itself.
+//! What redb still reads of a damaged database: each table from both ends up to where reading fails, and by the ids that other
+//! tables name.
 
 use std::{
-    collections::BTreeSet,
-    fs, io,
     ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase};
 
 use super::{
-    super::item::{Item, ItemId},
-    backing::{Backing, open_file},
-    codec,
-    damage::Damage,
-    disk::transact,
-    error::DiskError,
-    rebuild,
-    tables::{
-        ANSWERS, AUDIT, CONTENTS, Counters, ENDED, ITEMS, ItemRow, KEYS, KeyRow, META, meta, name,
-        parse_ended_key,
+    super::{
+        codec,
+        error::DiskError,
+        tables::{
+            ANSWERS, AUDIT, CONTENTS, Counters, ENDED, ITEMS, KEYS, KeyRow, META, meta, name,
+            parse_ended_key,
+        },
+        transaction::{check_format, read_meta},
     },
-    transaction::{Sound, Tables, check_format, read_meta},
+    Definition, ROWS_BYTES_MAX, ROWS_MAX, Rows, Salvage,
 };
-use crate::policy::Timestamp;
-
-/// Rows read and written at a time.
-const ROWS_MAX: usize = 1_024;
-
-/// Bytes of them, but for the last one.
-const ROWS_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// What was saved.
-#[derive(Debug, Default)]
-pub(super) struct Salvaged {
-    /// Writes whose records were lost in part, as they are now.
-    pub(super) rebuilt: Vec<Item>,
-}
-
-type Rows<const N: usize> = Vec<([u8; N], Vec<u8>)>;
-type Definition<const N: usize> = TableDefinition<'static, &'static [u8; N], &'static [u8]>;
-
-/// A salvage that is under way.
-struct Salvage<'a> {
-    backing: &'a Backing,
-    damage: &'a Damage,
-    source: Option<Database>,
-    target: Database,
-    /// Every id that any record names.
-    known: BTreeSet<ItemId>,
-    /// The writes that have a record of their own.
-    items: BTreeSet<ItemId>,
-    now: Timestamp,
-}
-
-/// Copies what can be read into a new database, and puts that in place.
-///
-/// `marked` is how far the database had come, as far as is known.
-pub(super) fn salvage(
-    backing: &Backing,
-    marked: Option<Counters>,
-    damage: &Damage,
-    now: Timestamp,
-) -> Result<Salvaged, DiskError> {
-    tracing::error!("The queue's database is damaged; what can be read of it is saved.");
-    match fs::remove_file(backing.new_file()) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(DiskError::File(error));
-        }
-        _ => {}
-    }
-    let mut salvage = Salvage {
-        backing,
-        damage,
-        source: None,
-        target: open_file(&backing.new_file())?,
-        known: BTreeSet::new(),
-        items: BTreeSet::new(),
-        now,
-    };
-    let salvaged = salvage.run(marked)?;
-    drop(salvage);
-    backing.replace().map_err(DiskError::File)?;
-    Ok(salvaged)
-}
+use crate::queue::item::ItemId;
 
 impl Salvage<'_> {
-    fn run(&mut self, marked: Option<Counters>) -> Result<Salvaged, DiskError> {
+    /// Copies everything that can be read; the running numbers, where they can.
+    ///
+    /// # Errors
+    /// Where a newer version wrote it, and where the new database fails.
+    pub(super) fn copy_all(&mut self) -> Result<Option<Counters>, DiskError> {
         let found = self.counters()?;
         let id = |key: &[u8; 16], _: &[u8]| Some(ItemId::from_bytes(*key));
         let of_key = |key: &[u8; 32], row: &[u8]| {
@@ -109,9 +46,7 @@ impl Salvage<'_> {
         self.copy_known(ANSWERS, name::ANSWERS)?;
         self.copy_meta(meta::PAUSES)?;
         self.copy_meta(meta::CLOCK_STEPS)?;
-        let rebuilt = self.complete()?;
-        self.count(found, marked)?;
-        Ok(Salvaged { rebuilt })
+        Ok(found)
     }
 
     /// The running numbers of the damaged database.
@@ -152,7 +87,10 @@ impl Salvage<'_> {
                         limit = 1;
                         continue;
                     }
-                    Err(_) => break,
+                    Err(_) => {
+                        self.has_failed = true;
+                        break;
+                    }
                 };
                 let last = rows.last().map(|(key, _)| *key);
                 match is_forward {
@@ -208,62 +146,6 @@ impl Salvage<'_> {
         })
     }
 
-    /// Makes again what is left in part: of each write there is then an item, and a content until it has ended.
-    fn complete(&mut self) -> Result<Vec<Item>, DiskError> {
-        let known: Vec<_> = self.known.iter().copied().collect();
-        let mut rebuilt = Vec::new();
-        for ids in known.chunks(ROWS_MAX) {
-            let now = self.now;
-            let items = &self.items;
-            let (made, _) = transact(&self.target, self.damage, |tables| {
-                let mut made = Vec::new();
-                for id in ids {
-                    made.extend(complete_one(tables, *id, items.contains(id), now)?);
-                }
-                Ok(made)
-            })?;
-            rebuilt.extend(made);
-        }
-        for item in &rebuilt {
-            self.damage.note_record(name::ITEMS, item.id.as_bytes());
-        }
-        Ok(rebuilt)
-    }
-
-    /// Goes on with the running numbers, and says what is lost.
-    fn count(
-        &mut self,
-        found: Option<Counters>,
-        marked: Option<Counters>,
-    ) -> Result<(), DiskError> {
-        let before = [found, marked].into_iter().flatten();
-        let before = before.max_by_key(|counters| counters.revision);
-        let last_id = self.known.last().copied();
-        let kept = self.transact(|tables| {
-            let kept = redb::ReadableTableMetadata::len(&tables.items)?;
-            let counters = &mut tables.counters;
-            let from = before.unwrap_or_default();
-            counters.revision = counters.revision.max(from.revision.saturating_add(1));
-            counters.seq = counters.seq.max(from.seq).max(kept);
-            counters.last_id = last_id.max(from.last_id);
-            counters.audit = counters.audit.max(from.audit);
-            counters.answer_bytes = from.answer_bytes;
-            counters.removed = counters.seq - kept;
-            Ok(kept)
-        })?;
-        let expected = before.map(|counters| counters.seq.saturating_sub(counters.removed));
-        match expected {
-            Some(expected) if expected > kept => {
-                self.damage
-                    .note_lost(expected - kept, "nothing of them can be read");
-            }
-            Some(_) => {}
-            // The marker is lost too.
-            None => self.damage.note_lost(1, "how many there were is not known"),
-        }
-        Ok(())
-    }
-
     /// Writes the rows that are what was written.
     fn write<const N: usize>(
         &mut self,
@@ -271,18 +153,12 @@ impl Salvage<'_> {
         name: &'static str,
         rows: &Rows<N>,
     ) -> Result<(), DiskError> {
-        let is_items = name == name::ITEMS;
         let sound = |key: &[u8; N], row: &[u8]| codec::is_sound(name, key, row);
         let (sound, damaged): (Vec<_>, Vec<_>) =
             rows.iter().partition(|(key, row)| sound(key, row));
+        self.has_failed |= !damaged.is_empty();
         for (key, _) in damaged {
             self.damage.note_record(name, key);
-        }
-        if is_items {
-            let ids = sound
-                .iter()
-                .filter_map(|(key, _)| <[u8; 16]>::try_from(&key[..]).ok());
-            self.items.extend(ids.map(ItemId::from_bytes));
         }
         let mut transaction = self.target.begin_write()?;
         transaction.set_two_phase_commit(true);
@@ -306,15 +182,8 @@ impl Salvage<'_> {
         }
     }
 
-    fn transact<T>(
-        &self,
-        work: impl FnOnce(&mut Tables<'_>) -> Result<T, DiskError>,
-    ) -> Result<T, DiskError> {
-        transact(&self.target, self.damage, work).map(|(result, _)| result)
-    }
-
     /// Reads of the damaged database. It is opened anew after each failure: a panic may have left it locked.
-    fn read<T>(
+    pub(super) fn read<T>(
         &mut self,
         read: impl FnOnce(&Database) -> Result<T, DiskError>,
     ) -> Result<T, DiskError> {
@@ -368,41 +237,4 @@ fn rows<const N: usize>(
         rows.push((*row.0.value(), value));
     }
     Ok(rows)
-}
-
-/// Sees to it that a write has its records; what it is now, if one was lost.
-fn complete_one(
-    tables: &mut Tables<'_>,
-    id: ItemId,
-    has_item: bool,
-    now: Timestamp,
-) -> Result<Option<Item>, DiskError> {
-    let content = tables.content(id)?;
-    let item = match (has_item, &content) {
-        (true, _) => {
-            let row = tables.items.get(id.as_bytes())?;
-            let row = row.map(|row| codec::decode(name::ITEMS, id.as_bytes(), row.value()));
-            let item = row
-                .and_then(Result::ok)
-                .map(|row: ItemRow<'_>| row.item.into_owned());
-            match (item, &content) {
-                (Some(item), _) if item.state.is_ended() => {
-                    tables.contents.remove(id.as_bytes())?;
-                    return Ok(None);
-                }
-                (Some(_), Sound::Is(_)) => return Ok(None),
-                (Some(item), _) => rebuild::without_content(item),
-                (None, _) => rebuild::placeholder(id),
-            }
-        }
-        (false, Sound::Is(row)) => rebuild::from_content(row.accepted.clone().into_owned()),
-        (false, _) => rebuild::placeholder(id),
-    };
-    if !matches!(content, Sound::Is(_)) {
-        tables.put_content(&item, &rebuild::lost_content(), None)?;
-    }
-    tables.put_item(&item, now)?;
-    let counters = &mut tables.counters;
-    counters.seq = counters.seq.max(item.seq);
-    Ok(Some(item))
 }

@@ -1,0 +1,129 @@
+//! Saving what can be read of a damaged database.
+//!
+//! Every record that is what was written is copied into a new database, which then takes the place of the damaged one; that is
+//! set aside whole. First through redb, as far as it still finds its way ([`copy`]); then from every page of the file that
+//! proves a record, whatever holds the pages together ([`scan`], [`merge`]). A write of which only a part is left is made
+//! again from it ([`complete`]).
+//!
+//! What is found on a page may be of some time ago: of a write that is there twice the newest is taken, but a newer one may be
+//! lost. So a write that was found there, or made again, is shown to an operator and never sent by itself, not even one that may
+//! be repeated: a PUT that was delivered long ago would undo the one that came after it. The same goes for all there is of a
+//! database that is behind its marker.
+
+mod complete;
+mod copy;
+mod merge;
+mod scan;
+
+use std::{collections::BTreeSet, fs, io};
+
+use redb::{Database, TableDefinition};
+
+use self::merge::Scanned;
+use super::{
+    super::item::{Item, ItemId},
+    backing::{Backing, open_file},
+    damage::Damage,
+    error::DiskError,
+    tables::{Counters, name},
+};
+use crate::policy::Timestamp;
+
+/// Rows read and written at a time.
+const ROWS_MAX: usize = 1_024;
+
+/// Bytes of them, but for the last one.
+const ROWS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What was saved.
+#[derive(Debug, Default)]
+pub(super) struct Salvaged {
+    /// Writes whose records were lost in part, or may not be the last, as they are now.
+    pub(super) rebuilt: Vec<Item>,
+}
+
+type Rows<const N: usize> = Vec<([u8; N], Vec<u8>)>;
+type Definition<const N: usize> = TableDefinition<'static, &'static [u8; N], &'static [u8]>;
+
+/// A salvage that is under way.
+struct Salvage<'a> {
+    backing: &'a Backing,
+    damage: &'a Damage,
+    source: Option<Database>,
+    target: Database,
+    /// Every id that a record names of which there must be something to show.
+    known: BTreeSet<ItemId>,
+    /// Whether redb failed to read anything of the writes, or read what was not written.
+    has_failed: bool,
+    /// Whether there were commits after what redb reads.
+    is_behind: bool,
+    scanned: Scanned,
+    now: Timestamp,
+}
+
+/// Copies what can be read into a new database, and puts that in place.
+///
+/// `marked` is how far the database had come, as far as is known.
+pub(super) fn salvage(
+    backing: &Backing,
+    marked: Option<Counters>,
+    damage: &Damage,
+    now: Timestamp,
+) -> Result<Salvaged, DiskError> {
+    tracing::error!("The queue's database is damaged; what can be read of it is saved.");
+    match fs::remove_file(backing.new_file()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(DiskError::File(error));
+        }
+        _ => {}
+    }
+    let mut salvage = Salvage {
+        backing,
+        damage,
+        source: None,
+        target: open_file(&backing.new_file())?,
+        known: BTreeSet::new(),
+        has_failed: false,
+        is_behind: false,
+        scanned: Scanned::default(),
+        now,
+    };
+    let salvaged = salvage.run(marked)?;
+    drop(salvage);
+    backing.replace().map_err(DiskError::File)?;
+    Ok(salvaged)
+}
+
+impl Salvage<'_> {
+    fn run(&mut self, marked: Option<Counters>) -> Result<Salvaged, DiskError> {
+        let found = match self.read(|_| Ok(())) {
+            Ok(()) => self.copy_all()?,
+            Err(error) => {
+                tracing::error!(%error, "Of the queue's database only single pages can be read.");
+                None
+            }
+        };
+        let revision = |counters: Option<Counters>| counters.map(|counters| counters.revision);
+        self.is_behind = found.is_some() && revision(marked) > revision(found);
+        let until = found.filter(|found| self.is_whole(found));
+        self.scan(until)?;
+        self.restore_pauses(found)?;
+        let rebuilt = self.complete()?;
+        let scanned = self.scanned.meta.as_ref().map(|(counters, _)| *counters);
+        let before = [found, scanned, marked].into_iter().flatten();
+        self.count(before.max_by_key(|counters| counters.revision))?;
+        if self.damage.count() == 0 {
+            // Every record is there. What held them together is not.
+            self.damage.note_record(name::META, b"");
+        }
+        Ok(Salvaged { rebuilt })
+    }
+
+    /// Whether what redb could read is all there was, when these were the running numbers.
+    fn is_whole(&self, counters: &Counters) -> bool {
+        let expected = counters.seq.saturating_sub(counters.removed);
+        let found = self.transact(|tables| tables.count_writes());
+        let is_all = |(items, unended, contents)| items == expected && contents == unended;
+        !self.has_failed && found.is_ok_and(is_all)
+    }
+}
