@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     policy::Connectivity,
-    queue::State as ItemState,
+    queue::{Queue, State as ItemState},
     telemetry::{QueueStateLabels, TierLabels, UpstreamLabels},
 };
 
@@ -33,8 +33,8 @@ pub(super) async fn livez() -> Json<Health> {
     })
 }
 
-/// Whether the gateway takes requests: stores open, listeners bound, not draining. A lost upstream or a full disk only
-/// shows as `degraded`.
+/// Whether the gateway takes requests: stores open, listeners bound, not draining. A lost upstream, a full disk or a queue
+/// that has closed itself only shows as `degraded`: reads are served all the same.
 #[utoipa::path(get, path = "/readyz", tag = "health", security(()),
     responses((status = 200, body = Health), (status = 503, body = Health)))]
 pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Response {
@@ -68,10 +68,21 @@ pub(super) fn degraded(api: &Api) -> Vec<String> {
     let limits = [
         (lost, "upstream-disconnected"),
         (api.store.stats().disk_suspended, "storage-suspended"),
-        (api.queue.is_suspended(), "queue-suspended"),
     ];
-    let limits = limits.into_iter().filter(|(holds, _)| *holds);
-    limits.map(|(_, token)| token.to_owned()).collect()
+    held(limits.into_iter().chain(limits_of_queue(&api.queue)))
+}
+
+/// What is limited of the queue.
+fn limits_of_queue(queue: &Queue) -> [(bool, &'static str); 2] {
+    [
+        (queue.is_suspended(), "queue-suspended"),
+        (queue.is_closed(), "queue-closed"),
+    ]
+}
+
+fn held(limits: impl Iterator<Item = (bool, &'static str)>) -> Vec<String> {
+    let held = limits.filter(|(holds, _)| *holds);
+    held.map(|(_, token)| token.to_owned()).collect()
 }
 
 /// Sets what is known only when asked. Implicit upstreams are left out: a client names them, configuration does not.
@@ -132,4 +143,51 @@ fn set_queue_gauges(api: &Api) {
 
 fn gauge(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio_util::task::TaskTracker;
+
+    use super::{held, limits_of_queue};
+    use crate::{
+        clock::VirtualClock,
+        policy::Timestamp,
+        queue::{Config, Queue, ReplayRate},
+        telemetry::Metrics,
+    };
+
+    #[tokio::test]
+    async fn a_queue_that_is_closed_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config {
+            dir: dir.path().to_owned(),
+            max_items: 10,
+            max_bytes: 1 << 20,
+            max_item_bytes: 1 << 10,
+            max_lane_items: 10,
+            max_client_items: 10,
+            max_age: std::time::Duration::from_secs(60),
+            max_attempts: 5,
+            replay_rate: ReplayRate {
+                deliveries: 1,
+                per: std::time::Duration::from_secs(1),
+            },
+            recovery_spread: std::time::Duration::ZERO,
+            receipt_ttl: std::time::Duration::from_secs(60),
+            key_file: None,
+            sensitive_headers: Vec::new(),
+        };
+        let clock = Arc::new(VirtualClock::new(Timestamp::from_secs(1_700_000_000)));
+        let tasks = TaskTracker::new();
+        let queue = Queue::open(config, clock, Metrics::new(), &tasks);
+        let queue = queue.await.unwrap();
+        let degraded = || held(limits_of_queue(&queue).into_iter());
+        assert!(!degraded().contains(&"queue-closed".to_owned()));
+        queue.close().await;
+        assert!(degraded().contains(&"queue-closed".to_owned()));
+        assert!(queue.summary().is_closed);
+    }
 }

@@ -202,6 +202,7 @@ pub(super) fn summary(api: &Api, now: Timestamp) -> QueueView {
         origins: summary.origins.iter().map(delivering).collect(),
         damaged: summary.damaged,
         suspended: summary.is_suspended,
+        closed: summary.is_closed,
         seals_credentials: summary.can_seal,
     }
 }

@@ -23,7 +23,7 @@ pub struct Health {
     /// `alive`; or `starting`, `ready`, `draining`.
     pub status: String,
     /// What is limited although the gateway serves: `upstream-disconnected`, `storage-suspended`,
-    /// `queue-suspended`.
+    /// `queue-suspended` (the disk is full), `queue-closed` (no write is accepted or delivered before a restart).
     #[serde(default)]
     pub degraded: Vec<String>,
 }

@@ -123,6 +123,9 @@ fn queue(queue: &Queue) -> String {
     if queue.suspended {
         text.push_str("; accepting is suspended, the disk is full");
     }
+    if queue.closed {
+        text.push_str("; closed after an error of the gateway's own, until it is restarted");
+    }
     for pause in &queue.pauses {
         let place = pause.origin.as_ref().map(|origin| format!(" to {origin}"));
         text.push_str(&format!("; paused{}", place.unwrap_or_default()));
@@ -196,7 +199,7 @@ mod tests {
                 "capacity_items": 100_000, "capacity_bytes": 1_073_741_824_u64, "oldest_age_secs": 300,
                 "pauses": [{"origin": "catalog", "since": "2025-11-21T11:00:00Z", "reason": null}],
                 "origins": [{"origin": "catalog", "phase": "captive", "since": "2025-11-21T11:00:00Z", "remark": null}],
-                "damaged": 1, "suspended": true, "seals_credentials": false,
+                "damaged": 1, "suspended": true, "closed": true, "seals_credentials": false,
             },
             "storage": {"dir": "/data", "suspended": true},
             "config": {"file": null},
@@ -209,7 +212,7 @@ hardtack 0.1.0, ready, degraded: upstream-disconnected, up 2h 5m
   memory    1 stored response, 1.5 KiB of 256 MiB
   disk      12 stored responses, 3.0 MiB of 10.0 GiB; storing is suspended
   answers   hit 3 (75 %), miss 1 (25 %)
-  queue     3 writes (1 parked, 2 waiting), 4.0 KiB of 1.0 GiB, oldest 5m; accepting is suspended, the disk is full; paused to catalog; something else answers for catalog; 1 record damaged
+  queue     3 writes (1 parked, 2 waiting), 4.0 KiB of 1.0 GiB, oldest 5m; accepting is suspended, the disk is full; closed after an error of the gateway's own, until it is restarted; paused to catalog; something else answers for catalog; 1 record damaged
   data      /data
   config    no file
   refused   2 requests to the admin API without a valid token

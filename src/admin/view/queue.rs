@@ -189,6 +189,9 @@ pub struct Queue {
     pub damaged: u64,
     /// Whether no write is accepted because the disk is full, or nearly.
     pub suspended: bool,
+    /// Whether no write is accepted or delivered before a restart, after an error of the gateway's own.
+    #[serde(default)]
+    pub closed: bool,
     /// Whether there is a key to seal credentials with (`queue.key_file`): without one, writes that have some are refused.
     pub seals_credentials: bool,
 }

@@ -369,6 +369,12 @@ impl Journal {
         self.inner.space.is_low()
     }
 
+    /// Whether nothing is taken any more: it was closed, or its writer is gone after a panic. The last batch is then of
+    /// unknown outcome, and only opening the journal again finds out what of it is on disk.
+    pub(super) fn is_closed(&self) -> bool {
+        self.appends.is_closed()
+    }
+
     /// Records what waits, and lets go of the files. Appends and changes are refused from here on.
     ///
     /// Waits for [`CLOSE_MAX`] at most, on a disk that does not answer.

@@ -127,6 +127,8 @@ pub struct Summary {
     pub damaged: u64,
     /// Whether nothing is appended because the disk is full, or nearly.
     pub is_suspended: bool,
+    /// Whether nothing is appended, or recorded of what is delivered, before a restart.
+    pub is_closed: bool,
     /// Whether there is a key to seal credentials with: without one, writes that have some are refused.
     pub can_seal: bool,
 }
@@ -260,7 +262,8 @@ impl Queue {
             pauses: pauses.into_iter().map(PauseListed::from).collect(),
             origins: self.inner.statuses.list(),
             damaged: self.inner.journal.damage(),
-            is_suspended: self.inner.journal.is_low_on_space(),
+            is_suspended: self.is_suspended(),
+            is_closed: self.is_closed(),
             can_seal: self.inner.journal.can_seal(),
         }
     }
@@ -268,6 +271,12 @@ impl Queue {
     /// Whether nothing is appended because the disk is full, or nearly.
     pub fn is_suspended(&self) -> bool {
         self.inner.journal.is_low_on_space()
+    }
+
+    /// Whether nothing is appended, or recorded of what is delivered, before a restart: the gateway ends, or the journal's
+    /// writer has panicked.
+    pub fn is_closed(&self) -> bool {
+        self.inner.journal.is_closed()
     }
 
     /// Adds what is known in memory.

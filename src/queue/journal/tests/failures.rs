@@ -406,6 +406,7 @@ async fn a_panic_of_the_writer_closes_the_queue_and_loses_nothing_accepted() {
     let journal = journal.await.unwrap();
     let write = || new_write("body".into(), Timestamp::from_secs(1_700_000_000));
     let item = appended(journal.append(write()).await);
+    assert!(!journal.is_closed());
     clock.is_broken.store(true, Ordering::SeqCst);
     for _ in 0..2 {
         let closed = journal.append(write()).await;
@@ -414,6 +415,7 @@ async fn a_panic_of_the_writer_closes_the_queue_and_loses_nothing_accepted() {
         };
         let closed = journal.record(Change::Update(parked(&item))).await;
         assert!(matches!(closed, Err(JournalError::Closed)), "{closed:?}");
+        assert!(journal.is_closed(), "and it is said");
     }
     let before = tokio::time::Instant::now();
     journal.close().await;
