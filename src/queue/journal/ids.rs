@@ -25,6 +25,11 @@ impl Ids {
         Self { last }
     }
 
+    /// Goes on after this one, given elsewhere, if it is ahead.
+    pub(super) fn pass(&mut self, id: ItemId) {
+        self.last = self.last.max(Some(id));
+    }
+
     /// The next id: of this moment, or, while the clock is behind, of the last id's.
     pub(super) fn next(&mut self, now: Timestamp) -> ItemId {
         let mut random = [0; 16];
@@ -95,6 +100,18 @@ mod tests {
         for millis in [1, 5_000, 5_001] {
             check(&mut ids, millis);
         }
+    }
+
+    #[test]
+    fn ids_come_after_one_that_was_given_elsewhere() {
+        let mut ids = Ids::default();
+        let before = ids.next(Timestamp::from_millis(2_000));
+        ids.pass(with_parts(1_000, 7));
+        let next = ids.next(Timestamp::from_millis(2_000));
+        assert!(next > before, "one that is behind changes nothing");
+        let ahead = with_parts(9_000, 7);
+        ids.pass(ahead);
+        assert!(ids.next(Timestamp::from_millis(2_000)) > ahead);
     }
 
     #[test]

@@ -292,6 +292,12 @@ fn reason_of(error: &DiskError) -> Unavailable {
 impl Inner {
     /// Writes one batch and says so to everyone. Blocks.
     fn write(&self, mut state: State, kept: Vec<Transition>, appends: Vec<Append>) -> Outcome {
+        for transition in &kept {
+            // It may be of a gateway whose clock is ahead. What is accepted from here on comes after it all the same.
+            if let Change::Import { item, .. } = &transition.change {
+                state.ids.pass(item.id);
+            }
+        }
         let mut batch = Batch {
             transitions: kept,
             appends: self.prepare(&mut state.ids, appends),

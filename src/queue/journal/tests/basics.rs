@@ -40,6 +40,33 @@ async fn writes_keep_the_order_of_their_acceptance_over_restarts_and_clock_steps
     assert!(all.iter().map(|item| item.seq).eq(1..=150));
 }
 
+/// New ids were behind that of an imported write until a restart: what was accepted after it was delivered before it.
+#[tokio::test]
+async fn what_is_accepted_after_an_import_from_a_gateway_that_is_ahead_comes_after_it() {
+    let fixture = Fixture::new().await;
+    let first = fixture.append("first").await;
+    let ahead = (fixture.now().as_millis().cast_unsigned() + 60_000) << 16;
+    let mut id = *first.id.as_bytes();
+    id[..8].copy_from_slice(&(ahead | 0x7000).to_be_bytes());
+    let id = ItemId::from_bytes(id);
+    let write = fixture.write("imported");
+    let import = Change::Import {
+        item: Item { id, ..write.item },
+        fields: write.fields,
+        body: write.body,
+    };
+    // In one batch, then in one after it.
+    let (imported, second) = tokio::join!(fixture.journal.record(import), fixture.append("second"));
+    imported.unwrap();
+    let third = fixture.append("third").await;
+    assert!(
+        second.id > id && third.id > second.id,
+        "{second:?} {third:?}"
+    );
+    let ids: Vec<_> = fixture.all().await.iter().map(|item| item.id).collect();
+    assert_eq!(ids, [first.id, id, second.id, third.id]);
+}
+
 #[tokio::test]
 async fn of_a_delivered_write_the_receipt_and_the_answer_are_left() {
     let fixture = Fixture::new().await;
