@@ -42,7 +42,7 @@ pub(super) struct Loaded {
     changed: Vec<Item>,
     /// Receipts without a row in `ended`.
     unlisted: Vec<Item>,
-    /// Rows of `ended` without their receipt.
+    /// Rows of `ended` that are damaged, or without their receipt.
     dangling: Vec<[u8; 24]>,
 }
 
@@ -126,15 +126,17 @@ impl Inner {
         for row in ended.iter()? {
             let (key, row) = row?;
             let (at, id) = parse_ended_key(key.value());
-            let row = match self.sound(name::ENDED, key.value(), Some(row.value())) {
-                Sound::Is(row) => row,
-                _ => EndedRow::default(),
-            };
             loaded.receipts.items += 1;
-            loaded.receipts.answer_bytes += row.answer_bytes;
-            listed.insert((id, at));
+            match self.sound::<EndedRow>(name::ENDED, key.value(), Some(row.value())) {
+                Sound::Is(row) => {
+                    loaded.receipts.answer_bytes += row.answer_bytes;
+                    listed.insert((id, at));
+                }
+                // Its receipt is listed again, or its key would stay for ever, and its answer would not count.
+                _ => loaded.dangling.push(*key.value()),
+            }
         }
-        if listed.len() as u64 != ended.len()? {
+        if loaded.receipts.items != ended.len()? {
             return Err(DiskError::Damaged("receipts are missing"));
         }
         Ok(listed)
@@ -176,7 +178,8 @@ impl Inner {
             }
         }
         drop(index);
-        loaded.dangling = listed.iter().map(|(id, at)| ended_key(*at, *id)).collect();
+        let dangling = listed.iter().map(|(id, at)| ended_key(*at, *id));
+        loaded.dangling.extend(dangling);
         let counters = &loaded.counters;
         let is_whole =
             count == items.len()? && count == counters.seq.saturating_sub(counters.removed);
@@ -219,7 +222,7 @@ impl Inner {
         }
         let (unlisted, dangling) = (&loaded.unlisted, &loaded.dangling);
         if !unlisted.is_empty() || !dangling.is_empty() {
-            self.disk.transact(|tables| {
+            let answer_bytes = self.disk.transact(|tables| {
                 for key in dangling {
                     tables.ended.remove(key)?;
                 }
@@ -227,11 +230,14 @@ impl Inner {
                     true => HashMap::new(),
                     false => tables.keys_of(&unlisted.iter().map(|item| item.id).collect())?,
                 };
+                let mut answer_bytes = 0;
                 for item in unlisted {
-                    tables.list_ended(item, keys.get(&item.id).copied(), now)?;
+                    let key = keys.get(&item.id).copied();
+                    answer_bytes += tables.list_ended(item, key, now)?;
                 }
-                Ok(())
+                Ok(answer_bytes)
             })?;
+            loaded.receipts.answer_bytes += answer_bytes;
         }
         loaded.receipts.items += unlisted.len() as u64;
         loaded.receipts.items -= (dangling.len() as u64).min(loaded.receipts.items);

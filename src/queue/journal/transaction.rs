@@ -245,13 +245,13 @@ impl<'t> Tables<'t> {
         Ok(keys)
     }
 
-    /// Lists the receipt of a write that ended, with the key that goes when it goes.
+    /// Lists the receipt of a write that ended, with the key that goes when it goes; the bytes of its answer.
     pub(super) fn list_ended(
         &mut self,
         item: &Item,
         key_hash: Option<KeyHash>,
         now: Timestamp,
-    ) -> Result<(), DiskError> {
+    ) -> Result<u64, DiskError> {
         let at = item.ended_at.unwrap_or(now);
         let item = Item {
             ended_at: Some(at),
@@ -260,11 +260,22 @@ impl<'t> Tables<'t> {
         let key = ended_key(at, item.id);
         let row = EndedRow {
             key: key_hash,
-            ..EndedRow::default()
+            answer_bytes: self.answer_bytes(item.id)?,
         };
         let record = codec::encode(name::ENDED, &key, &row);
         self.ended.insert(&key, record.as_slice())?;
-        self.put_item(&item, now)
+        self.put_item(&item, now)?;
+        Ok(row.answer_bytes)
+    }
+
+    /// The length of the answer's body; of one that is damaged, nothing counts.
+    fn answer_bytes(&self, id: ItemId) -> Result<u64, DiskError> {
+        let row = self.answers.get(id.as_bytes())?;
+        let row = row.as_ref().map(|row| row.value());
+        Ok(match self.decode(name::ANSWERS, id.as_bytes(), row) {
+            Sound::<Answer>::Is(answer) => answer.body.len() as u64,
+            Sound::Missing | Sound::Damaged => 0,
+        })
     }
 
     /// How many writes there are, how many of them have not ended, and how many contents there are.

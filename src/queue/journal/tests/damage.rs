@@ -307,3 +307,66 @@ async fn a_receipt_whose_listing_was_lost_takes_its_key_along_when_it_goes() {
     let keys = database.begin_read().unwrap().open_table(KEYS).unwrap();
     assert_eq!(keys.len().unwrap(), 30);
 }
+
+/// The key of a receipt whose row of `ended` was damaged was no receipt's any more: it stayed for ever, and the bytes of the
+/// answer counted for nothing.
+#[tokio::test(start_paused = true)]
+async fn a_receipt_whose_listing_is_damaged_keeps_its_key_and_its_answer_and_takes_them_along() {
+    const KEYS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("keys");
+    const ENDED: TableDefinition<'_, &[u8; 24], &[u8]> = TableDefinition::new("ended");
+    let fixture = Fixture::new().await;
+    let key = KeyHash::new("me", "POST", "", "key");
+    let keyed = || NewWrite {
+        key: Some(key),
+        ..new_write("body".into(), Timestamp::from_secs(1_700_000_000))
+    };
+    let item = appended(fixture.journal.append(keyed()).await);
+    let end = Change::End {
+        item: done(&item, fixture.now()),
+        answer: Some(crate::queue::Answer {
+            status: 201,
+            fields: Vec::new(),
+            body: vec![7; 1_000].into(),
+            is_truncated: false,
+        }),
+    };
+    fixture.journal.record(end).await.unwrap();
+    let (dir, _) = fixture.close().await;
+    let counters = |dir: &Path| match Marker::open(dir).unwrap().1 {
+        Marked::Until(counters) => counters,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(counters(dir.path()).answer_bytes, 1_000);
+    let fixture = copy(&dir, |copy| {
+        let database = Database::open(copy.join("queue.redb")).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let mut ended = transaction.open_table(ENDED).unwrap();
+        let (key, _) = ended
+            .pop_first()
+            .unwrap()
+            .map(|(key, row)| (*key.value(), drop(row)))
+            .unwrap();
+        ended.insert(&key, [1, 0, 0].as_slice()).unwrap();
+        drop(ended);
+        transaction.commit().unwrap();
+    })
+    .await;
+    assert_eq!(fixture.journal.damage(), 1);
+    assert_eq!(counters(fixture.dir.path()).answer_bytes, 1_000);
+    match fixture.journal.append(keyed()).await.unwrap() {
+        Appended::Known(known) => assert_eq!(known.id, item.id),
+        Appended::New(item) => panic!("sent once more: {item:?}"),
+    }
+    let fixture = fixture.reopen().await;
+    assert_eq!(fixture.journal.damage(), 0, "put right");
+    assert!(fixture.journal.answer(item.id).await.unwrap().is_some());
+    fixture.clock.step_secs(86_400 + 1);
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    fixture.append("another").await;
+    assert_eq!(fixture.all().await.len(), 1, "without the receipt");
+    assert_eq!(counters(fixture.dir.path()).answer_bytes, 0);
+    let (dir, _) = fixture.close().await;
+    let database = Database::open(dir.path().join("queue.redb")).unwrap();
+    let keys = database.begin_read().unwrap().open_table(KEYS).unwrap();
+    assert_eq!(keys.len().unwrap(), 0);
+}
