@@ -135,6 +135,15 @@ pub enum Refused {
     KeyMismatch(Box<Item>),
 }
 
+/// Where a write is in its lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// So many are before it; `None` when it is in none.
+    pub position: Option<usize>,
+    /// The head, if that is another.
+    pub blocked_by: Option<ItemId>,
+}
+
 /// Why a write cannot be taken back.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -297,9 +306,13 @@ impl Queue {
         self.inner.journal.answer(id).await
     }
 
-    /// How many writes are before this one in its lane; `None` when it is in none.
-    pub fn position(&self, id: ItemId) -> Option<usize> {
-        self.index().position(id)
+    /// Where a write is in its lane.
+    pub fn place(&self, id: ItemId) -> Place {
+        let index = self.index();
+        Place {
+            position: index.position(id),
+            blocked_by: index.blocked_by(id),
+        }
     }
 
     /// The head of the lane of a write, if that is another.

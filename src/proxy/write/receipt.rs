@@ -1,10 +1,10 @@
 //! What the client of a queued write gets: 202 with the receipt, the route's own answer, or the origin's.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::prefer::{PREFERENCE_APPLIED, Preferences};
 use crate::{
@@ -41,7 +41,7 @@ pub(super) fn accepted(
 ) -> Reply {
     let mut response = match &settings.response {
         Some(template) => filled(template, item),
-        None => json_response(StatusCode::ACCEPTED, &receipt(gateway, item)),
+        None => Receipt::of(gateway, item).into_response(StatusCode::ACCEPTED),
     };
     let headers = response.headers_mut();
     // What the route's own answer says goes before.
@@ -100,66 +100,114 @@ pub(super) fn of_origin(answer: &Answer) -> Response<Body> {
     response
 }
 
-/// The receipt as it stands now.
-pub(super) fn receipt(gateway: &Gateway, item: &Item) -> Value {
-    let location = location(item);
-    let id = item.id;
-    let mut receipt = json!({
-        "id": id.to_string(),
-        "state": item.state.as_str(),
-        "accepted_at": item.accepted_at.rfc3339(),
-        "method": item.method,
-        "url": item.url,
-        "lane": item.lane,
-        "position": gateway.queue.position(id),
-        "attempts": item.attempts,
-        "links": { "self": location, "response": format!("{location}/response") },
-    });
-    if let Some(reason) = item.state.reason() {
-        receipt["reason"] = json!(reason);
-    }
-    if item.state.is_pending() {
-        receipt["next_at"] = json!(item.next_at.rfc3339());
-    }
-    if let Some(blocked_by) = gateway.queue.blocked_by(id) {
-        receipt["blocked_by"] = json!(blocked_by.to_string());
-    }
-    if let Some(last) = &item.last {
-        receipt["last"] = json!({
-            "at": last.at.rfc3339(), "status": last.status, "error": last.error,
-        });
-    }
-    if let Some(ended_at) = item.ended_at {
-        receipt["ended_at"] = json!(ended_at.rfc3339());
-    }
-    receipt
+/// A receipt, as JSON. What is not known, or does not apply, is left out.
+#[derive(Serialize)]
+pub(super) struct Receipt<'a> {
+    id: String,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    accepted_at: String,
+    method: &'a str,
+    url: &'a str,
+    lane: &'a str,
+    position: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocked_by: Option<String>,
+    attempts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<Last<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<Head<'a>>,
+    links: Links,
 }
 
-/// The head of the origin's answer: its status, its fields as a list of names and values, and whether only the beginning of its
-/// body is kept.
-pub(super) fn head_of(answer: &Answer) -> Value {
-    let fields = answer.fields.iter();
-    let fields = fields.map(|(name, value)| json!([name, String::from_utf8_lossy(value)]));
-    json!({
-        "status": answer.status,
-        "headers": fields.collect::<Vec<_>>(),
-        "truncated": answer.is_truncated,
-    })
+/// The last attempt.
+#[derive(Serialize)]
+struct Last<'a> {
+    at: String,
+    status: Option<u16>,
+    error: Option<&'a str>,
 }
 
-/// A JSON answer that nobody stores.
-pub(super) fn json_response(status: StatusCode, value: &Value) -> Response<Body> {
-    let mut text = value.to_string();
-    text.push('\n');
-    let mut response = Response::new(Body::whole(Bytes::from(text)));
-    *response.status_mut() = status;
-    set(
-        response.headers_mut(),
-        header::CONTENT_TYPE,
-        "application/json",
-    );
-    set(response.headers_mut(), header::CACHE_CONTROL, "no-store");
-    response
+/// The head of the origin's answer.
+#[derive(Serialize)]
+struct Head<'a> {
+    status: u16,
+    /// Names and values.
+    headers: Vec<(&'a str, Cow<'a, str>)>,
+    /// Whether only the beginning of its body is kept.
+    truncated: bool,
+}
+
+#[derive(Serialize)]
+struct Links {
+    #[serde(rename = "self")]
+    itself: String,
+    response: String,
+}
+
+impl<'a> Receipt<'a> {
+    /// As it stands now.
+    pub(super) fn of(gateway: &Gateway, item: &'a Item) -> Self {
+        let location = location(item);
+        let place = gateway.queue.place(item.id);
+        Self {
+            id: item.id.to_string(),
+            state: item.state.as_str(),
+            reason: item.state.reason(),
+            accepted_at: item.accepted_at.rfc3339(),
+            method: &item.method,
+            url: &item.url,
+            lane: &item.lane,
+            position: place.position,
+            blocked_by: place.blocked_by.map(|id| id.to_string()),
+            attempts: item.attempts,
+            next_at: item.state.is_pending().then(|| item.next_at.rfc3339()),
+            last: item.last.as_ref().map(|last| Last {
+                at: last.at.rfc3339(),
+                status: last.status,
+                error: last.error.as_deref(),
+            }),
+            ended_at: item.ended_at.map(Timestamp::rfc3339),
+            response: None,
+            links: Links {
+                response: format!("{location}/response"),
+                itself: location,
+            },
+        }
+    }
+
+    /// With the head of the origin's answer.
+    pub(super) fn answered(self, answer: &'a Answer) -> Self {
+        let fields = answer.fields.iter();
+        let fields = fields.map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value)));
+        Self {
+            response: Some(Head {
+                status: answer.status,
+                headers: fields.collect(),
+                truncated: answer.is_truncated,
+            }),
+            ..self
+        }
+    }
+
+    /// A JSON answer that nobody stores.
+    pub(super) fn into_response(self, status: StatusCode) -> Response<Body> {
+        let mut text = serde_json::to_vec(&self).expect("names and texts are JSON");
+        text.push(b'\n');
+        let mut response = Response::new(Body::whole(Bytes::from(text)));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, json);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
 }
 
 /// Where the receipt of a write is.

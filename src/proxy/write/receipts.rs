@@ -17,7 +17,9 @@ use tracing::warn;
 
 use super::{
     prefer::{PREFERENCE_APPLIED, Preferences},
-    principal, receipt, settled,
+    principal,
+    receipt::{self, Receipt},
+    settled,
 };
 use crate::{
     policy::Reason,
@@ -58,12 +60,13 @@ async fn shown(gateway: &Gateway, item: Item, preferences: Preferences) -> Respo
         Some(wait) => settled(gateway, item, wait).await,
         None => item,
     };
-    let mut value = receipt::receipt(gateway, &item);
     // What cannot be read now is left out: the state is what counts.
-    if let Ok(Some(answer)) = gateway.queue.answer(item.id).await {
-        value["response"] = receipt::head_of(&answer);
+    let answer = gateway.queue.answer(item.id).await.ok().flatten();
+    let mut receipt = Receipt::of(gateway, &item);
+    if let Some(answer) = &answer {
+        receipt = receipt.answered(answer);
     }
-    let mut response = json_response(&value, &item);
+    let mut response = json_response(receipt, &item);
     let headers = response.headers_mut();
     if item.state.is_pending() {
         let secs = receipt::retry_after_secs(&item, gateway.clock.now());
@@ -111,7 +114,7 @@ async fn take_back((Extracted(gateway), Path(id), Extension(asker), headers): As
             ))
         })?;
         let item = cancelled.map_err(|error| uncancelled(&error))?;
-        Ok(json_response(&receipt::receipt(&gateway, &item), &item))
+        Ok(json_response(Receipt::of(&gateway, &item), &item))
     };
     answer(taken_back.await, asker)
 }
@@ -174,8 +177,8 @@ fn uncancelled(error: &CancelError) -> Box<Problem> {
     })
 }
 
-fn json_response(value: &serde_json::Value, item: &Item) -> Response {
-    let response = receipt::json_response(StatusCode::OK, value);
+fn json_response(receipt: Receipt<'_>, item: &Item) -> Response {
+    let response = receipt.into_response(StatusCode::OK);
     let mut response = response.map(axum::body::Body::new);
     // For the access event.
     response.extensions_mut().insert(item.id);
