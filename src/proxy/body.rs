@@ -6,11 +6,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, TryStreamExt};
 use http_body::{Frame, SizeHint};
 
 use super::{access::Record, growing, trailers};
-use crate::{store::StoreError, upstream, upstream::BodyError};
+use crate::{upstream, upstream::BodyError};
 
 /// The body of an answer; it carries the access record, which is written when the body ends or is dropped.
 pub(crate) struct Body {
@@ -18,7 +18,7 @@ pub(crate) struct Body {
     record: Option<Box<Record>>,
 }
 
-type Blocks = Pin<Box<dyn Stream<Item = Result<Bytes, StoreError>> + Send>>;
+type Blocks = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
 
 enum Source {
     Empty,
@@ -60,14 +60,14 @@ impl Body {
         }
     }
 
-    /// A body of `length` bytes read from the disk tier.
-    pub(crate) fn blocks(
-        blocks: impl Stream<Item = Result<Bytes, StoreError>> + Send + 'static,
+    /// A body of `length` bytes read from the disk.
+    pub(crate) fn blocks<E: Into<BodyError> + 'static>(
+        blocks: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
         length: u64,
     ) -> Self {
         Self {
             source: Source::Blocks {
-                blocks: Box::pin(blocks),
+                blocks: Box::pin(blocks.map_err(Into::into)),
                 remaining: length,
             },
             record: None,
@@ -115,7 +115,7 @@ impl http_body::Body for Body {
                 if let Ok(block) = &block {
                     *remaining = remaining.saturating_sub(block.len() as u64);
                 }
-                Some(block.map(Frame::data).map_err(Into::into))
+                Some(block.map(Frame::data))
             }),
             Source::Upstream(body) => {
                 Pin::new(body.as_mut())

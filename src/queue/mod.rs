@@ -59,7 +59,7 @@ pub use self::{
     },
     outcome::{Observation, Outcome, outcome},
     outlet::{Delivery, DeliveryBody, Occasion, Outlet, Proof, Received, SendError, Unverified},
-    overlay::{Overlay, Representation},
+    overlay::{Overlay, PATCHED_MAX_BYTES, Representation},
     replay::{OriginStatus, PhaseName},
     seal::check_key_file,
     settings::{

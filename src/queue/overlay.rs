@@ -1,8 +1,9 @@
 //! What the reads of a client find of its own writes before these are delivered (read-your-writes): the representation that
 //! its pending PUT, DELETE or merge PATCH will have left behind.
 //!
-//! Bounds: the last [`WRITES_MAX`] pending writes of a URL. Where one of them leaves behind what nobody but the origin can know
-//! (a POST to the same URL, a PATCH of another kind, a PATCH of what is not known), there is no overlay.
+//! Bounds: the last [`WRITES_MAX`] pending writes of a URL; in memory what is patched, up to [`PATCHED_MAX_BYTES`], while a large
+//! body of a PUT stays in its file. Where a write leaves behind what nobody but the origin can know (a POST to the same URL, a
+//! PATCH of another kind, a PATCH of what is not known, or is too large), there is no overlay: the read is only marked.
 
 use std::{future::Future, pin::Pin};
 
@@ -14,8 +15,11 @@ use super::{DeliveryBody, Item, ItemId, JournalError, PendingReads, Queue, journ
 /// More writes to one URL are seldom pending; without their reading to the end there is no overlay.
 const WRITES_MAX: usize = 64;
 
+/// A larger representation, or patch, is not read: all of it would have to be in memory, for each read.
+pub const PATCHED_MAX_BYTES: u64 = 1024 * 1024;
+
 /// What a read finds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Overlay {
     /// The last write that made it so.
     pub id: ItemId,
@@ -24,12 +28,12 @@ pub struct Overlay {
 }
 
 /// A representation that a pending write leaves behind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Representation {
     /// Its `Content-*` fields.
     pub fields: Vec<(String, Vec<u8>)>,
-    /// Its body.
-    pub body: Bytes,
+    /// Its body. Once the write is delivered its file is gone.
+    pub body: DeliveryBody,
 }
 
 /// What is known of the target so far.
@@ -90,55 +94,76 @@ impl Queue {
             let id = item.id;
             Known::Left(Overlay { id, representation })
         };
-        if item.method == "DELETE" {
-            return Ok(left(None));
+        match item.method.as_str() {
+            "DELETE" => return Ok(left(None)),
+            "PUT" | "PATCH" => {}
+            // What it does to its target only the origin knows.
+            _ => return Ok(Known::Nothing),
         }
-        let Some((fields, body)) = self.written(item).await? else {
+        let Some(written) = self.written(item).await? else {
             return Ok(Known::Nothing);
         };
-        Ok(match item.method.as_str() {
-            "PUT" => left(Some(Representation { fields, body })),
-            "PATCH" if is_of_type(&fields, "application/merge-patch+json") => {
-                let base = match known {
-                    Known::Left(overlay) => overlay.representation,
-                    // Untouched it is for the first write only.
-                    Known::Untouched => match stored.take() {
-                        Some(stored) => stored.await,
-                        None => None,
-                    },
-                    Known::Nothing => None,
-                };
-                let merged = base.and_then(|base| merged(&base, &body));
-                merged.map_or(Known::Nothing, |merged| left(Some(merged)))
-            }
-            // What it does to its target only the origin knows.
-            _ => Known::Nothing,
-        })
+        if item.method == "PUT" {
+            return Ok(left(Some(written)));
+        }
+        if !is_of_type(&written.fields, "application/merge-patch+json") {
+            return Ok(Known::Nothing);
+        }
+        let base = match known {
+            Known::Left(overlay) => overlay.representation,
+            // Untouched it is for the first write only.
+            Known::Untouched => match stored.take() {
+                Some(stored) => stored.await,
+                None => None,
+            },
+            Known::Nothing => None,
+        };
+        let patched = match base {
+            Some(base) => patched(base, written.body).await,
+            None => None,
+        };
+        Ok(patched.map_or(Known::Nothing, |patched| left(Some(patched))))
     }
 
     /// The `Content-*` fields and the body of a write; `None` when they cannot be read.
-    async fn written(
-        &self,
-        item: &Item,
-    ) -> Result<Option<(Vec<(String, Vec<u8>)>, Bytes)>, JournalError> {
+    async fn written(&self, item: &Item) -> Result<Option<Representation>, JournalError> {
         let content = match self.inner.journal.content(item.id).await {
             Ok(content) => content,
             Err(ContentError::Unavailable(error)) => return Err(error),
             // Whoever delivers it finds out, and says so.
             Err(_) => return Ok(None),
         };
-        let body = match content.body {
-            DeliveryBody::Whole(body) => body,
-            DeliveryBody::File { path, .. } => match tokio::fs::read(&path).await {
-                Ok(body) => body.into(),
-                // Delivered meanwhile.
-                Err(_) => return Ok(None),
-            },
-        };
         let mut fields = content.fields;
         fields.retain(|(name, _)| name.starts_with("content-") && name != "content-length");
-        Ok(Some((fields, body)))
+        let body = content.body;
+        Ok(Some(Representation { fields, body }))
     }
+}
+
+/// A representation with a patch applied; `None` where that cannot be known.
+async fn patched(base: Representation, patch: DeliveryBody) -> Option<Representation> {
+    let (document, patch) = (in_memory(base.body).await?, in_memory(patch).await?);
+    let document = merged(&document, &patch)?;
+    let mut fields = base.fields;
+    // They are of the bytes that were.
+    fields.retain(|(name, _)| name == "content-type" || name == "content-language");
+    let body = DeliveryBody::Whole(document);
+    Some(Representation { fields, body })
+}
+
+/// A body of at most [`PATCHED_MAX_BYTES`]; `None`: it is larger, or was delivered meanwhile.
+async fn in_memory(body: DeliveryBody) -> Option<Bytes> {
+    match body {
+        DeliveryBody::Whole(body) => Some(body).filter(|body| may_be_patched(body.len() as u64)),
+        DeliveryBody::File { path, bytes } if may_be_patched(bytes) => {
+            tokio::fs::read(path).await.ok().map(Bytes::from)
+        }
+        DeliveryBody::File { .. } => None,
+    }
+}
+
+const fn may_be_patched(bytes: u64) -> bool {
+    bytes <= PATCHED_MAX_BYTES
 }
 
 fn is_of_type(fields: &[(String, Vec<u8>)], wanted: &str) -> bool {
@@ -147,18 +172,13 @@ fn is_of_type(fields: &[(String, Vec<u8>)], wanted: &str) -> bool {
     essence.is_some_and(|essence| essence.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
-/// A JSON merge patch applied (RFC 7396). `None` where either is no JSON.
-fn merged(base: &Representation, patch: &[u8]) -> Option<Representation> {
+/// A JSON merge patch applied (RFC 7396). `None` where either is no JSON, or what comes of it too large.
+fn merged(base: &[u8], patch: &[u8]) -> Option<Bytes> {
     let patch: Value = serde_json::from_slice(patch).ok()?;
-    let mut document: Value = serde_json::from_slice(&base.body).ok()?;
+    let mut document: Value = serde_json::from_slice(base).ok()?;
     merge(&mut document, patch);
-    let mut fields = base.fields.clone();
-    // They are of the bytes that were.
-    fields.retain(|(name, _)| name == "content-type" || name == "content-language");
-    Some(Representation {
-        fields,
-        body: document.to_string().into(),
-    })
+    let text = Bytes::from(document.to_string());
+    Some(text).filter(|text| may_be_patched(text.len() as u64))
 }
 
 /// RFC 7396 section 2. As deep as the patch, which the parser bounds.
@@ -184,9 +204,97 @@ fn merge(target: &mut Value, patch: Value) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use std::sync::Arc;
 
-    use super::merge;
+    use bytes::Bytes;
+    use serde_json::{Value, json};
+    use tokio_util::task::TaskTracker;
+
+    use super::{PATCHED_MAX_BYTES, Representation, merge};
+    use crate::{
+        clock::VirtualClock,
+        policy::Timestamp,
+        queue::{
+            Appended, Config, DeliveryBody, Item, NewWrite, PendingReads, Queue,
+            tests::{config, item},
+        },
+        telemetry::Metrics,
+    };
+
+    const URL: &str = "http://api.example/orders";
+
+    async fn queue(dir: &tempfile::TempDir) -> Queue {
+        let config = Config {
+            dir: dir.path().to_owned(),
+            ..config()
+        };
+        let clock = Arc::new(VirtualClock::new(Timestamp::from_secs(0)));
+        let tasks = TaskTracker::new();
+        let opened = Queue::open(config, clock, Metrics::new(), &tasks).await;
+        opened.unwrap()
+    }
+
+    async fn write(queue: &Queue, method: &str, content_type: &str, body: String) {
+        let mut gathering = queue.gather(0).unwrap();
+        gathering.add(Bytes::from(body)).await.unwrap();
+        let body = gathering.finish();
+        let write = NewWrite {
+            item: Item {
+                method: method.to_owned(),
+                body_bytes: body.bytes(),
+                pending_reads: PendingReads::Overlay,
+                ..item()
+            },
+            fields: vec![("content-type".to_owned(), content_type.into())],
+            body,
+            key: None,
+        };
+        let appended = queue.append(write).await.unwrap();
+        assert!(matches!(appended, Appended::New(_)));
+    }
+
+    async fn found(queue: &Queue) -> Option<Representation> {
+        let stored = std::future::ready(None);
+        let overlay = queue.overlay(URL, "", stored).await.unwrap()?;
+        overlay.representation
+    }
+
+    /// A JSON string of so many bytes.
+    fn text(bytes: u64) -> String {
+        json!("x".repeat(usize::try_from(bytes).unwrap() - 2)).to_string()
+    }
+
+    #[tokio::test]
+    async fn a_large_body_stays_in_its_file_and_a_small_one_is_at_hand() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = queue(&dir).await;
+        write(&queue, "PUT", "application/json", text(100)).await;
+        let small = found(&queue).await.unwrap().body;
+        assert!(matches!(small, DeliveryBody::Whole(body) if body.len() == 100));
+        write(&queue, "PUT", "application/json", text(100_000)).await;
+        let large = found(&queue).await.unwrap().body;
+        assert!(matches!(large, DeliveryBody::File { bytes: 100_000, .. }));
+        queue.close().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_is_not_patched() {
+        let merge_patch = "application/merge-patch+json";
+        for (base_bytes, patch_bytes, is_patched) in [
+            (PATCHED_MAX_BYTES, 10, true),
+            (PATCHED_MAX_BYTES + 1, 10, false),
+            (10, PATCHED_MAX_BYTES, true),
+            (10, PATCHED_MAX_BYTES + 1, false),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let queue = queue(&dir).await;
+            write(&queue, "PUT", "application/json", text(base_bytes)).await;
+            write(&queue, "PATCH", merge_patch, text(patch_bytes)).await;
+            let found = found(&queue).await;
+            assert_eq!(found.is_some(), is_patched, "{base_bytes}, {patch_bytes}");
+            queue.close().await;
+        }
+    }
 
     #[test]
     fn a_merge_patch_does_what_its_rfc_says() {

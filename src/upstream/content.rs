@@ -14,7 +14,7 @@ const PIECE_BYTES: u64 = 64 * 1024;
 
 /// An open file with the content of a request.
 #[derive(Debug)]
-pub(super) struct FileContent {
+pub(crate) struct FileContent {
     file: File,
     path: PathBuf,
     length_bytes: u64,
@@ -22,7 +22,7 @@ pub(super) struct FileContent {
 
 /// Why content cannot be read from its file.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ContentError {
+pub(crate) enum ContentError {
     #[error("cannot open {}", path.display())]
     Open {
         path: PathBuf,
@@ -46,7 +46,7 @@ pub(super) enum ContentError {
 
 impl FileContent {
     /// Opens a file that must hold exactly so many bytes.
-    pub(super) async fn open(path: PathBuf, length_bytes: u64) -> Result<Arc<Self>, ContentError> {
+    pub(crate) async fn open(path: PathBuf, length_bytes: u64) -> Result<Arc<Self>, ContentError> {
         let opened = path.clone();
         let file = blocking(move || {
             let file = File::open(&opened)?;
@@ -68,12 +68,12 @@ impl FileContent {
         }
     }
 
-    pub(super) fn length_bytes(&self) -> u64 {
+    pub(crate) fn length_bytes(&self) -> u64 {
         self.length_bytes
     }
 
     /// All of it from the beginning, piece by piece; nothing is read before it is asked for.
-    pub(super) fn pieces(
+    pub(crate) fn pieces(
         self: Arc<Self>,
     ) -> impl Stream<Item = Result<Bytes, ContentError>> + Send + 'static {
         stream::try_unfold((self, 0), async |(content, offset)| {

@@ -48,6 +48,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::content::FileContent;
 pub use self::{
     body::ResponseBody,
     connectivity::{ConnectivityOverride, Transition},

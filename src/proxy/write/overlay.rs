@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tracing::warn;
@@ -18,16 +19,14 @@ use crate::{
         ranges::Source,
         respond::{self, Reply},
     },
-    queue::{Answer, Overlay, Representation},
+    queue::{Answer, DeliveryBody, Overlay, PATCHED_MAX_BYTES, Representation},
+    upstream::FileContent,
 };
 
 /// How many writes to the URL are pending.
 const HARDTACK_PENDING_WRITES: HeaderName = HeaderName::from_static("hardtack-pending-writes");
 /// The write that an answer comes from.
 const HARDTACK_OVERLAY: HeaderName = HeaderName::from_static("hardtack-overlay");
-
-/// A larger representation is not patched: all of it would have to be read into memory for each read.
-const PATCHED_MAX_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Says how many writes are pending, if any are.
 pub(crate) fn mark(gateway: &Gateway, effective: &Effective, headers: &mut HeaderMap) {
@@ -64,17 +63,13 @@ pub(crate) async fn overlay(
         warn!(%key, %error, "Pending writes cannot be read; the read is answered without them.");
         None
     })?;
-    Some(reply(found, method))
+    reply(found, method).await
 }
 
-fn reply(found: Overlay, method: &Method) -> Reply {
+/// `None` when the write was delivered just now: its body is gone, and what the origin made of it is the answer.
+async fn reply(found: Overlay, method: &Method) -> Option<Reply> {
     let mut response = match found.representation {
-        Some(Representation { fields, body }) => receipt::of_origin(&Answer {
-            status: StatusCode::OK.as_u16(),
-            fields,
-            body,
-            is_truncated: false,
-        }),
+        Some(representation) => whole(representation).await?,
         None => respond::text(StatusCode::NOT_FOUND, String::new()),
     };
     if *method == Method::HEAD {
@@ -91,11 +86,29 @@ fn reply(found: Overlay, method: &Method) -> Reply {
     let id = found.id.to_string();
     let id = HeaderValue::try_from(id).expect("hexadecimal digits and hyphens");
     headers.insert(HARDTACK_OVERLAY, id);
-    Reply {
+    Some(Reply {
         response,
         cache: CacheUse::None,
         reason: Some(Reason::Overlay),
-    }
+    })
+}
+
+async fn whole(representation: Representation) -> Option<Response<Body>> {
+    let mut response = receipt::of_origin(&Answer {
+        status: StatusCode::OK.as_u16(),
+        fields: representation.fields,
+        body: Bytes::new(),
+        is_truncated: false,
+    });
+    *response.body_mut() = match representation.body {
+        DeliveryBody::Whole(body) => Body::whole(body),
+        DeliveryBody::File { path, bytes } => {
+            // Once it is open it stays whole, also when the write is delivered meanwhile.
+            let content = FileContent::open(path, bytes).await.ok()?;
+            Body::blocks(content.pieces(), bytes)
+        }
+    };
+    Some(response)
 }
 
 /// The stored representation that a PATCH would be applied to.
@@ -129,6 +142,6 @@ async fn stored(
     let fields = fields.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
     Some(Representation {
         fields: fields.collect(),
-        body,
+        body: DeliveryBody::Whole(body),
     })
 }

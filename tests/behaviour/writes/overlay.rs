@@ -1,7 +1,7 @@
 //! Read-your-writes: a client's reads find what its own pending writes will leave behind.
 
 use super::{Site, write};
-use crate::support::{Reply, Request};
+use crate::support::{Reply, Request, noise};
 
 const OVERLAY: &str = r#"mode = "on-failure", pending_reads = "overlay""#;
 
@@ -67,11 +67,43 @@ async fn a_read_finds_what_a_pending_put_leaves_behind() {
 #[tokio::test]
 async fn a_large_pending_put_is_read_from_its_file() {
     let site = site().await;
-    let body = crate::support::noise(300_000);
+    let body = noise(300_000);
     site.queue(Request::new("PUT", "/a").body(body.clone()))
         .await;
     let answer = site.gateway.client.get("/a").await;
     assert!(answer.body == body, "{} bytes", answer.body.len());
+}
+
+#[tokio::test]
+async fn a_large_pending_put_is_whole_for_who_reads_it_while_it_is_delivered() {
+    let site = site().await;
+    let body = noise(7_000_000);
+    let receipt = site
+        .queue(Request::new("PUT", "/a").body(body.clone()))
+        .await;
+    let mut connection = site.gateway.client.connect().await;
+    connection.send_request(&Request::get("/a")).await;
+    let head = connection.head().await;
+    assert_eq!(head.header("content-length"), Some("7000000"));
+    assert_eq!(head.header("hardtack-overlay"), id_of(&receipt));
+    site.origin.on("/a", Reply::ok("made"));
+    site.origin.revive();
+    site.until(&receipt, "done").await;
+    let answer = connection.rest_of(head, "GET").await;
+    assert!(answer.body == body, "{} bytes", answer.body.len());
+}
+
+#[tokio::test]
+async fn what_is_too_large_to_be_patched_is_only_marked() {
+    let site = site().await;
+    let large = format!(r#"{{"text":"{}"}}"#, "x".repeat(1_100_000));
+    let json = Request::new("PUT", "/a").header("Content-Type", "application/json");
+    site.queue(json.body(large)).await;
+    site.queue(merge_patch("/a", r#"{"tag":1}"#)).await;
+    let answer = site.gateway.client.get("/a").await;
+    answer.assert_says(&["hit"]);
+    assert_eq!(answer.header("hardtack-overlay"), None);
+    assert_eq!(answer.header("hardtack-pending-writes"), Some("2"));
 }
 
 #[tokio::test]
