@@ -15,10 +15,12 @@ mod backing;
 mod batch;
 mod change;
 mod codec;
+mod commit;
 mod damage;
 mod disk;
 mod error;
 mod ids;
+mod inner;
 mod load;
 mod marker;
 mod open;
@@ -35,27 +37,23 @@ mod writer;
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use http::HeaderName;
 use tokio::{
     sync::{mpsc, oneshot},
     task::spawn_blocking,
     time::timeout,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
 #[cfg(test)]
 pub(super) use self::tests::faults;
 use self::{
-    batch::{Append, ReceiptLimits, Transition},
-    disk::Disk,
+    batch::{Append, Transition},
     error::DiskError,
-    salvage::Salvaged,
-    space::Space,
-    spool::Spool,
+    inner::Inner,
 };
 pub use self::{
     change::{Appended, Field, KeyHash, NewBody, NewWrite},
@@ -69,11 +67,10 @@ pub(super) use self::{
 };
 use super::{
     Config,
-    index::{Index, Unclaimable},
+    index::Index,
     item::{Answer, Content, Item, ItemId, StoredBody},
     outlet::DeliveryBody,
-    seal::{Keyring, OpenSealedError},
-    timeline::Timeline,
+    seal::OpenSealedError,
 };
 use crate::{clock::SharedClock, policy::Timestamp, telemetry::Metrics};
 
@@ -89,22 +86,6 @@ pub(super) struct Journal {
     inner: Arc<Inner>,
     appends: mpsc::Sender<Append>,
     transitions: mpsc::Sender<Transition>,
-}
-
-struct Inner {
-    disk: Disk,
-    spool: Spool,
-    space: Space,
-    keyring: Keyring,
-    sensitive: Vec<HeaderName>,
-    limits: ReceiptLimits,
-    index: Arc<Mutex<Index>>,
-    clock: SharedClock,
-    metrics: Arc<Metrics>,
-    pauses: Mutex<Vec<Pause>>,
-    timeline: Mutex<Timeline>,
-    closing: CancellationToken,
-    ended: CancellationToken,
 }
 
 impl Journal {
@@ -403,69 +384,6 @@ impl Journal {
             .await
             .map_err(|error| JournalError::Unavailable(io::Error::other(error)))?;
         Ok(result?)
-    }
-}
-
-impl Inner {
-    /// Makes a body durable before a record names it.
-    async fn sync(&self, body: &mut NewBody) -> io::Result<()> {
-        body.sync().await.inspect_err(|error| {
-            self.count_error("write");
-            tracing::error!(%error, "Cannot sync a spool file.");
-        })
-    }
-
-    /// Whether everything that must be sealed can be.
-    fn is_storable(&self, fields: &[Field]) -> bool {
-        !self.keyring.is_empty() || !fields.iter().any(|(name, _)| self.is_sensitive(name))
-    }
-
-    fn is_sensitive(&self, name: &str) -> bool {
-        name.eq_ignore_ascii_case("authorization")
-            || name.eq_ignore_ascii_case("cookie")
-            || self
-                .sensitive
-                .iter()
-                .any(|sensitive| name.eq_ignore_ascii_case(sensitive.as_str()))
-    }
-
-    /// Whether a field of an answer gives who has it what is another's.
-    fn is_secret_answer(&self, name: &str) -> bool {
-        name.eq_ignore_ascii_case("set-cookie") || self.is_sensitive(name)
-    }
-
-    fn seal(&self, id: ItemId, fields: Vec<Field>, body: StoredBody) -> Option<Content> {
-        batch::sealed_content(id, fields, body, &self.keyring, |name| {
-            self.is_sensitive(name)
-        })
-    }
-
-    fn ago(&self, age: Duration) -> Timestamp {
-        let (now, steady) = (self.clock.now(), self.clock.steady());
-        let mut timeline = self.timeline();
-        timeline.look(now, steady);
-        timeline.ago(now, age)
-    }
-
-    fn timeline(&self) -> MutexGuard<'_, Timeline> {
-        self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_pauses(&self, pauses: Vec<Pause>) {
-        *self.pauses.lock().unwrap_or_else(PoisonError::into_inner) = pauses;
-    }
-
-    /// Brings the index in line with what could be saved. Whoever works on a write records what becomes of it.
-    fn note_salvaged(&self, salvaged: &Salvaged) {
-        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        for item in &salvaged.rebuilt {
-            match index.claim(item.id, |_| true) {
-                Ok(_) => index.change(item),
-                // One that was thought to be over.
-                Err(Unclaimable::Unknown) => index.load(item),
-                Err(Unclaimable::Claimed | Unclaimable::NotAllowed(_)) => {}
-            }
-        }
     }
 }
 

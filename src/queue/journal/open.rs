@@ -13,6 +13,7 @@ use super::{
     Inner, Journal,
     backing::Backing,
     batch::ReceiptLimits,
+    commit::State,
     damage::Damage,
     disk::{Disk, transact},
     error::{DiskError, OpenError, Recovery},
@@ -23,7 +24,7 @@ use super::{
     space::Space,
     spool::{Spool, sync_directory},
     tables::Counters,
-    writer::{BATCH_MAX, State, Writer},
+    writer::{BATCH_MAX, Writer},
 };
 use crate::{
     clock::SharedClock,
