@@ -1,6 +1,6 @@
 //! What is proven on the pages of a damaged file, put together: of what is there twice, the newest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use redb::ReadableTable;
 
@@ -30,9 +30,20 @@ pub(super) struct Scanned {
     pub(super) disputed: BTreeSet<ItemId>,
     /// Writes that had come to their end when any of it was written.
     pub(super) ended: BTreeSet<ItemId>,
-    /// The running numbers of the newest page that has any, and what was paused by it.
-    pub(super) meta: Option<(Counters, Option<Vec<u8>>)>,
+    /// The newest page of running numbers.
+    pub(super) meta: Option<Meta>,
+    /// What is on pages of that table without them: it may go over several.
+    loose: Settings,
 }
+
+/// A page of the database's own table.
+pub(super) struct Meta {
+    pub(super) counters: Counters,
+    settings: Settings,
+}
+
+/// What is kept besides the running numbers, by its key.
+type Settings = BTreeMap<&'static str, Vec<u8>>;
 
 /// Rows that wait to be put in.
 #[derive(Default)]
@@ -107,19 +118,20 @@ impl Salvage<'_> {
         Ok(())
     }
 
-    /// What was paused, if a page says it that is newer than the database as it could be read.
-    pub(super) fn restore_pauses(&self, found: Option<Counters>) -> Result<(), DiskError> {
-        let Some((counters, pauses)) = &self.scanned.meta else {
+    /// What was paused, and how the clock was set, if a page says it that is newer than the database as it could be read.
+    pub(super) fn restore_settings(&mut self, found: Option<Counters>) -> Result<(), DiskError> {
+        let Some(meta) = &self.scanned.meta else {
             return Ok(());
         };
-        if found.is_some_and(|found| found.revision >= counters.revision) {
+        if found.is_some_and(|found| found.revision >= meta.counters.revision) {
             return Ok(());
         }
+        let mut settings = self.scanned.loose.clone();
+        settings.extend(meta.settings.clone());
         self.transact(|tables| {
-            match pauses {
-                Some(row) => tables.meta.insert(meta::PAUSES, row.as_slice())?,
-                None => tables.meta.remove(meta::PAUSES)?,
-            };
+            for (key, row) in &settings {
+                tables.meta.insert(key, row.as_slice())?;
+            }
             Ok(())
         })
     }
@@ -151,19 +163,20 @@ impl Scanned {
         }
     }
 
-    /// All of this table is in one leaf.
     fn note_meta(&mut self, leaf: &Leaf<'_>) -> Result<(), DiskError> {
         let row = |key: &str| {
             let found = leaf.rows.iter().find(|(found, _)| *found == key.as_bytes());
             found.map(|(_, row)| *row)
         };
-        let counters = row(meta::COUNTERS);
-        let counters =
-            counters.and_then(|row| codec::decode(name::META, meta::COUNTERS.as_bytes(), row).ok());
+        let settings = [meta::PAUSES, meta::CLOCK_STEPS].into_iter();
+        let settings = settings.filter_map(|key| Some((key, row(key)?.to_vec())));
+        let counters = row(meta::COUNTERS)
+            .and_then(|row| codec::decode(name::META, meta::COUNTERS.as_bytes(), row).ok());
         let Some(counters): Option<Counters> = counters else {
+            self.loose.extend(settings);
             return Ok(());
         };
-        let newest = self.meta.as_ref().map(|(counters, _)| counters.revision);
+        let newest = self.meta.as_ref().map(|meta| meta.counters.revision);
         if newest.is_some_and(|newest| newest >= counters.revision) {
             return Ok(());
         }
@@ -171,7 +184,10 @@ impl Scanned {
             let format = codec::decode(name::META, meta::FORMAT.as_bytes(), format);
             check_format(format.ok())?;
         }
-        self.meta = Some((counters, row(meta::PAUSES).map(<[u8]>::to_vec)));
+        self.meta = Some(Meta {
+            counters,
+            settings: settings.collect(),
+        });
         Ok(())
     }
 }

@@ -107,9 +107,9 @@ impl Salvage<'_> {
         self.is_behind = found.is_some() && revision(marked) > revision(found);
         let until = found.filter(|found| self.is_whole(found));
         self.scan(until)?;
-        self.restore_pauses(found)?;
+        self.restore_settings(found)?;
         let rebuilt = self.complete()?;
-        let scanned = self.scanned.meta.as_ref().map(|(counters, _)| *counters);
+        let scanned = self.scanned.meta.as_ref().map(|meta| meta.counters);
         let before = [found, scanned, marked].into_iter().flatten();
         self.count(before.max_by_key(|counters| counters.revision))?;
         if self.damage.count() == 0 {
