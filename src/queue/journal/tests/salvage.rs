@@ -206,7 +206,7 @@ async fn nothing_is_found_in_what_is_no_database() {
 }
 
 #[tokio::test]
-async fn pauses_audit_and_answers_come_back_and_the_spool_is_kept() {
+async fn pauses_audit_answers_and_clocks_come_back_and_the_spool_is_kept() {
     let fixture = Fixture::new().await;
     let large: Bytes = vec![7; 100_000].into();
     let spooled = fixture.append_spooled(&large).await;
@@ -253,13 +253,23 @@ async fn pauses_audit_and_answers_come_back_and_the_spool_is_kept() {
         item: None,
         detail: "a".to_owned(),
     };
+    let two_days = Duration::from_secs(2 * 86_400);
+    fixture.journal.ago(two_days);
+    fixture.clock.set_forward_secs(365 * 86_400);
+    let two_days_ago = fixture.journal.ago(two_days);
+    assert!(
+        two_days_ago.plus(2 * two_days) < fixture.now(),
+        "before the step"
+    );
     let paused = Change::Pause(vec![pause.clone()]);
     let recorded = fixture.journal.record_audited(paused, audit.clone());
     recorded.await.unwrap();
+    let now = fixture.now();
     let (dir, config) = fixture.close().await;
     change(dir.path(), |content| destroy_header(content));
     let backing = Backing::Directory(dir.path().to_owned());
-    let fixture = Fixture::open(dir, config, backing).await.unwrap();
+    let fixture = Fixture::open_at(dir, config, backing, now).await.unwrap();
+    assert_eq!(fixture.journal.ago(two_days), two_days_ago);
     assert_eq!(fixture.journal.pauses(), [pause]);
     let entries = fixture.journal.audit(None, 10).await.unwrap();
     assert_eq!(entries, [(1, audit)]);
