@@ -125,6 +125,14 @@ impl Site {
         }
     }
 
+    /// Has an operator `pause` or `resume` all deliveries.
+    async fn hold_deliveries(&self, how: &str) {
+        let request = Request::new("POST", &format!("/api/v1/queue/{how}"));
+        let request = request.header("Content-Type", "application/json");
+        let answer = self.gateway.admin.ask(request.body("{}")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+
     /// Takes the origin away, and lets the gateway find out.
     async fn lose_origin(&self) {
         self.origin.kill().await;

@@ -205,9 +205,12 @@ async fn so_may_one_that_nobody_reads_as_bytes_of_it_were_written() {
     for kind in &KINDS {
         site.origin.on(kind.path, Reply::ok("well"));
     }
+    // What is queued first must not be delivered while the others are snubbed.
+    site.hold_deliveries("pause").await;
     site.origin.snub(true);
     let answers = ask_each(&site).await;
     site.origin.snub(false);
+    site.hold_deliveries("resume").await;
     let expected = [Queued, Unknown(502), Queued];
     for (kind, answer) in KINDS.iter().zip(&answers) {
         check_one(&site, kind, answer, kind.of(expected), 0).await;
