@@ -28,6 +28,11 @@ impl Routes {
         Self { routes }
     }
 
+    /// All of them, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &RouteConfig> {
+        self.routes.iter()
+    }
+
     /// The route at this position.
     pub(crate) fn get(&self, index: usize) -> Option<&RouteConfig> {
         self.routes.get(index)

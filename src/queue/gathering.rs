@@ -1,15 +1,15 @@
 //! The body of a write while it is read: whole before anything is sent, so that it can be sent again, and so that an upload that
 //! breaks off reaches no origin.
 //!
-//! Bounds: up to 64 KiB in memory; beyond in a file of the spool, of at most `queue.max_item`. All of these together with what is
-//! queued take at most `queue.max_bytes`; but a quarter of that they may always take, so that a full queue refuses nothing that
-//! can be passed on. While the disk is nearly full no file grows. Invariant: what a file takes of that room it gives back when it
-//! is gone, or when its write is appended and counts itself ([`SpoolRoom`]).
+//! Bounds: up to 64 KiB in memory; beyond in a file of the spool, of at most `queue.max_item`. All of these together take at most
+//! a quarter of `queue.max_bytes`, besides what is queued: a full queue refuses nothing that can be passed on, and uploads that
+//! stall refuse no small write. While the disk is nearly full no file grows. Invariant: what a file takes of that room it gives
+//! back when it is gone, or when its write is appended and counts itself ([`SpoolRoom`]).
 
 use std::{
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -18,9 +18,7 @@ use bytes::{Bytes, BytesMut};
 use tracing::warn;
 
 use super::{
-    Config, INLINE_BODY_MAX_BYTES, NewBody, Queue, Refused, SpoolFile, Unavailable,
-    index::{Full, Index, Room},
-    item::Origin,
+    Config, INLINE_BODY_MAX_BYTES, NewBody, Queue, Refused, SpoolFile, Unavailable, index::Full,
 };
 
 /// The free room of the disk is looked at again after so much of a body: asking costs a system call.
@@ -142,69 +140,35 @@ fn unwritable(error: io::Error) -> Refused {
     Refused::Unavailable(why)
 }
 
-/// What `queue.max_bytes` is spent on: what is queued, and what is gathered.
+/// What bodies may take while they are gathered.
 #[derive(Clone, Debug)]
 pub(super) struct Budget {
-    index: Arc<Mutex<Index>>,
-    /// Only raised with the index locked, so that both sides are looked at together.
     gathered_bytes: Arc<AtomicU64>,
     max_bytes: u64,
-    /// What may be gathered although the queue is full.
-    own_bytes: u64,
 }
 
 impl Budget {
-    pub(super) fn new(index: &Arc<Mutex<Index>>, config: &Config) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         Self {
-            index: Arc::clone(index),
             gathered_bytes: Arc::default(),
-            max_bytes: config.max_bytes,
-            own_bytes: (config.max_bytes / 4).max(config.max_item_bytes),
+            max_bytes: (config.max_bytes / 4).max(config.max_item_bytes),
         }
-    }
-
-    /// Promises room for a write that is about to be appended. What its body took while it was gathered is part of it.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub(super) fn reserve(
-        &self,
-        origin: &Origin,
-        room: Room,
-        body: &mut NewBody,
-    ) -> Result<(), Full> {
-        let mut index = self.index();
-        if let NewBody::Spooled(file) = body {
-            file.give_back_room();
-        }
-        if self.used_bytes(&index).saturating_add(room.weight_bytes) > self.max_bytes {
-            return Err(Full::Bytes);
-        }
-        index.reserve(origin, room)
     }
 
     fn gather(&self, bytes: u64) -> Result<(), Full> {
-        let index = self.index();
-        let gathered_bytes = self.gathered_bytes.load(Ordering::Relaxed);
-        let is_own = gathered_bytes.saturating_add(bytes) <= self.own_bytes;
-        if !is_own && self.used_bytes(&index).saturating_add(bytes) > self.max_bytes {
-            return Err(Full::Bytes);
-        }
-        self.gathered_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let more = |gathered: u64| {
+            let gathered = gathered.checked_add(bytes)?;
+            (gathered <= self.max_bytes).then_some(gathered)
+        };
+        let gathered = &self.gathered_bytes;
+        gathered
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .map_err(|_| Full::Bytes)?;
         Ok(())
-    }
-
-    fn used_bytes(&self, index: &Index) -> u64 {
-        let gathered_bytes = self.gathered_bytes.load(Ordering::Relaxed);
-        index.usage().bytes.saturating_add(gathered_bytes)
-    }
-
-    fn index(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The part of `queue.max_bytes` that a body takes while it is gathered, and passed on. Given back when it is dropped.
+/// The part of the budget that a body takes while it is gathered, and passed on. Given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct SpoolRoom {
     budget: Budget,
@@ -232,24 +196,8 @@ impl Drop for SpoolRoom {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::{Budget, SpoolRoom};
-    use crate::queue::{
-        Config, NewBody,
-        index::{Full, Index, Room},
-        tests::{config, item},
-    };
-
-    fn budget() -> Budget {
-        let config = Config {
-            max_bytes: 1_000,
-            max_item_bytes: 300,
-            ..config()
-        };
-        let index = Arc::new(Mutex::new(Index::new(&config)));
-        Budget::new(&index, &config)
-    }
+    use crate::queue::{Config, index::Full, tests::config};
 
     fn room(budget: &Budget) -> SpoolRoom {
         SpoolRoom {
@@ -258,39 +206,32 @@ mod tests {
         }
     }
 
-    fn reserve(budget: &Budget, weight_bytes: u64) -> Result<(), Full> {
-        let item = crate::queue::Item {
-            weight_bytes,
-            ..item()
+    #[test]
+    fn a_quarter_of_the_queues_bytes_may_be_gathered() {
+        let config = Config {
+            max_bytes: 1_000,
+            max_item_bytes: 100,
+            ..config()
         };
-        let mut body = NewBody::Inline(bytes::Bytes::new());
-        budget.reserve(&item.origin, Room::of(&item), &mut body)
-    }
-
-    #[test]
-    fn what_is_gathered_and_what_is_queued_share_one_room() {
-        let budget = budget();
+        let budget = Budget::new(&config);
         let (mut first, mut second) = (room(&budget), room(&budget));
-        first.take(300).unwrap();
-        second.take(300).unwrap();
-        reserve(&budget, 300).unwrap();
-        assert_eq!(second.take(101), Err(Full::Bytes));
-        assert_eq!(reserve(&budget, 101), Err(Full::Bytes));
+        first.take(150).unwrap();
+        second.take(100).unwrap();
+        assert_eq!(second.take(1), Err(Full::Bytes));
+        assert_eq!(second.take(u64::MAX), Err(Full::Bytes));
         drop(first);
-        second.take(400).unwrap();
+        second.take(150).unwrap();
         drop(second);
-        reserve(&budget, 700).unwrap();
+        room(&budget).take(250).unwrap();
     }
 
     #[test]
-    fn a_full_queue_leaves_room_for_what_may_be_passed_on() {
-        let budget = budget();
-        reserve(&budget, 1_000).unwrap();
-        let mut passing = room(&budget);
-        passing.take(200).unwrap();
-        passing.take(100).unwrap();
-        assert_eq!(room(&budget).take(1), Err(Full::Bytes));
-        drop(passing);
-        room(&budget).take(300).unwrap();
+    fn one_body_may_always_be() {
+        let config = Config {
+            max_bytes: 1_000,
+            max_item_bytes: 300,
+            ..config()
+        };
+        room(&Budget::new(&config)).take(300).unwrap();
     }
 }

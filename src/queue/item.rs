@@ -10,6 +10,9 @@ use uuid::Uuid;
 use super::lane::LaneId;
 use crate::policy::Timestamp;
 
+/// Clocks are kept right by less than this.
+const CLOCK_SLACK_MILLIS: i64 = 60_000;
+
 /// The id of a queued write: a UUIDv7 (RFC 9562 section 5.7). Ids increase in order of acceptance, strictly, also across
 /// restarts and when the clock steps back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -412,7 +415,8 @@ impl Item {
         self.is_key_honoured && self.idempotency_key.is_some()
     }
 
-    /// Whether a second sending is still allowed: not when its key may be forgotten already.
+    /// Whether a second sending is still allowed: not when its key may be forgotten already. A clock that was set, in either
+    /// direction, does not say how long that is: then it is not.
     pub fn may_be_repeated(&self, now: Timestamp) -> bool {
         let Some(since) = self.ambiguous_since else {
             return true;
@@ -420,7 +424,7 @@ impl Item {
         let ttl_millis = i64::try_from(self.idempotency_ttl.as_millis()).unwrap_or(i64::MAX);
         match self.repeat {
             Repeat::Harmless | Repeat::Conditional => true,
-            Repeat::Keyed => now.millis_since(since) < ttl_millis,
+            Repeat::Keyed => (-CLOCK_SLACK_MILLIS..ttl_millis).contains(&now.millis_since(since)),
             Repeat::Doubtful => false,
         }
     }

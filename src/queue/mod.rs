@@ -186,7 +186,7 @@ impl Queue {
                 changes: Changes::new(),
                 wake: Arc::default(),
                 statuses: Arc::new(Statuses::new(Arc::clone(&clock))),
-                budget: Budget::new(&index, &config),
+                budget: Budget::new(&config),
                 config,
                 clock,
                 journal,
@@ -266,8 +266,11 @@ impl Queue {
     pub async fn append(&self, mut write: NewWrite) -> Result<Appended, Refused> {
         write.item.weight_bytes = weight_bytes(&write.item, &write.fields, write.body.bytes());
         let (origin, room) = (write.item.origin.clone(), Room::of(&write.item));
-        let reserved = self.inner.budget.reserve(&origin, room, &mut write.body);
+        let reserved = self.index().reserve(&origin, room);
         reserved.map_err(|full| self.counted(full.into()))?;
+        if let NewBody::Spooled(file) = &mut write.body {
+            file.give_back_room();
+        }
         let appended = self.inner.journal.append(write).await;
         if !matches!(appended, Ok(Appended::New(_))) {
             self.index().release_reservation(room);
@@ -406,7 +409,12 @@ impl Queue {
 
     /// Whether values of this field are sealed, and never shown.
     pub fn is_sensitive(&self, name: &HeaderName) -> bool {
-        [header::AUTHORIZATION, header::COOKIE].contains(name)
+        [
+            header::AUTHORIZATION,
+            header::COOKIE,
+            header::PROXY_AUTHORIZATION,
+        ]
+        .contains(name)
             || self.inner.config.sensitive_headers.contains(name)
     }
 

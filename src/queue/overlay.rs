@@ -65,7 +65,9 @@ impl Queue {
         for id in pending {
             let item = self.inner.journal.item(id).await?;
             seen.extend(item.filter(|item| {
-                item.stored_under == key
+                // It may have ended since.
+                item.state.is_pending()
+                    && item.stored_under == key
                     && item.principal == principal
                     && item.pending_reads == PendingReads::Overlay
             }));

@@ -38,8 +38,8 @@ pub(super) struct Timeline {
 }
 
 impl Timeline {
-    /// With what was noticed before this process began. `newest` of what is stored that is stamped before [`BIRTH`]: from there
-    /// on nobody knows how long it was.
+    /// With what was noticed before this process began. `newest` of what waits that is stamped before [`BIRTH`]: from there on
+    /// nobody knows how long it was, whatever is known of an earlier step; so its age counts from now.
     pub(super) fn resume(
         steps: Vec<ClockStep>,
         now: Timestamp,
@@ -49,9 +49,7 @@ impl Timeline {
             steps,
             ..Self::default()
         };
-        let is_known = timeline.steps.iter().any(|step| step.after >= BIRTH);
         if now >= BIRTH
-            && !is_known
             && let Some(before) = newest(BIRTH)
         {
             timeline.note(ClockStep { before, after: now });
@@ -98,9 +96,14 @@ impl Timeline {
         self.is_unsaved.then_some(&self.steps)
     }
 
-    /// Says that so many steps are on disk.
-    pub(super) fn saved(&mut self, count: usize) {
-        self.is_unsaved = self.steps.len() != count;
+    /// Says that these steps are on disk.
+    pub(super) fn saved(&mut self, steps: &[ClockStep]) {
+        self.is_unsaved = self.steps != steps;
+    }
+
+    /// Says that it is not known what is on disk.
+    pub(super) fn lost(&mut self) {
+        self.is_unsaved = !self.steps.is_empty();
     }
 
     fn note(&mut self, step: ClockStep) {
@@ -211,12 +214,16 @@ mod tests {
         let newest = |before: Timestamp| (before == BIRTH).then_some(at(500));
         let timeline = Timeline::resume(Vec::new(), NOW, newest);
         assert_eq!(timeline.ago(NOW.plus(HOUR), 2 * HOUR), at(500 - 3_600));
-        let step = ClockStep {
+        // A step is known, but what is stamped so may be of after it: the box was told the time, and begins in 1970 again.
+        let known = ClockStep {
             before: at(100),
             after: NOW,
         };
-        let timeline = Timeline::resume(vec![step], NOW.plus(HOUR), newest);
-        assert_eq!(timeline.unsaved(), None, "that is known");
+        let timeline = Timeline::resume(vec![known], NOW.plus(100 * HOUR), newest);
+        assert_eq!(
+            timeline.ago(NOW.plus(101 * HOUR), 2 * HOUR),
+            at(500 - 3_600)
+        );
         let timeline = Timeline::resume(Vec::new(), at(600), newest);
         assert_eq!(timeline.unsaved(), None, "the clock is still wrong");
         let timeline = Timeline::resume(Vec::new(), NOW, |_| None);
@@ -228,11 +235,14 @@ mod tests {
         let mut timeline = Timeline::default();
         timeline.look(at(0), Duration::ZERO);
         timeline.look(at(100), Duration::ZERO);
-        let count = timeline.unsaved().unwrap().len();
+        let saved = timeline.unsaved().unwrap().to_vec();
         timeline.look(at(300), Duration::ZERO);
-        timeline.saved(count);
-        assert_eq!(timeline.unsaved().unwrap().len(), 2);
-        timeline.saved(2);
+        timeline.saved(&saved);
+        let saved = timeline.unsaved().unwrap().to_vec();
+        assert_eq!(saved.len(), 2);
+        timeline.saved(&saved);
         assert_eq!(timeline.unsaved(), None);
+        timeline.lost();
+        assert_eq!(timeline.unsaved(), Some(&saved[..]));
     }
 }

@@ -596,5 +596,8 @@ mod tests {
         };
         assert_eq!(found(&keyed, 3_600), None);
         assert_eq!(found(&keyed, 3_601), asked);
+        // A clock that was set back does not say how long ago it was.
+        assert_eq!(found(&keyed, -58), None);
+        assert_eq!(found(&keyed, -60), asked);
     }
 }

@@ -58,7 +58,8 @@ pub enum ProbeError {
     #[error("the probe's answer lacks the expected text")]
     Body,
     /// A path that no origin has was answered as a captive portal answers everything.
-    #[error("a captive portal, as it seems: {}", .0.as_str())]
+    #[error("a captive portal, as it seems: a path that no origin has was asked for, and {}; if the origin answers so, it needs a \
+             `probe`, or its route `answers_html`", .0.as_str())]
     Portal(Suspicion),
 }
 
@@ -110,8 +111,8 @@ impl Upstream {
         if let Err(ProbeError::NoAnswer(error)) = &result
             && !matches!(error, ForwardError::Connect { .. })
         {
-            // Some origins do not answer what they do not know.
-            result = Ok(());
+            // Some origins do not answer what they do not know. Whether this one answers anything, that does not say.
+            return Ok(());
         }
         self.note_probe(&result);
         result

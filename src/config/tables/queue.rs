@@ -20,7 +20,7 @@ options! {
     struct Queue {
         /// Writes that wait, those that need an operator included. Beyond: 503 before any 202.
         max_items: Integer<1, 100_000_000> = 100000,
-        /// Bytes of all of them, and of large bodies that are being read, which may take a quarter of it besides.
+        /// Bytes of all of them. Large bodies that are being read may take a quarter of it besides.
         max_bytes: Budget = "1GiB",
         /// Bytes of one body; a larger one is refused with 413.
         max_item: Budget = "8MiB",

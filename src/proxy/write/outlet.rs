@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use crate::{
-    policy::{CacheKey, Connectivity, Mode},
+    policy::{CacheKey, Connectivity, Mode, Suspicion},
     proxy::{Gateway, invalidation::Cause, outgoing::remove_hop_by_hop},
     queue::{
         Answer, Delivery, DeliveryBody, INLINE_BODY_MAX_BYTES, Item, Occasion, Origin, Outlet,
@@ -51,6 +51,16 @@ impl HttpOutlet {
                 Some(gateway.upstreams.implicit(&scheme, &authority))
             }
         }
+    }
+
+    /// Whether a route of this origin says that its answers may be HTML.
+    fn answers_html(&self, origin: &Origin) -> bool {
+        let upstream = match origin {
+            Origin::Upstream(name) => Some(name.as_str()),
+            Origin::Forward { .. } => None,
+        };
+        let mut routes = self.gateway.routes.iter();
+        routes.any(|route| route.upstream.as_deref() == upstream && route.write.answers_html)
     }
 
     fn credential_file(&self, route: &str) -> Option<PathBuf> {
@@ -148,9 +158,13 @@ impl Outlet for HttpOutlet {
             return Ok(Proof::Unproven);
         };
         let verified = match upstream.verify().await {
-            Ok(Verified::Unproven) if occasion == Occasion::Doubt => {
-                upstream.look().await.map(|()| Verified::Unproven)
-            }
+            Ok(Verified::Unproven) if occasion == Occasion::Doubt => match upstream.look().await {
+                // As the operator says, that is how the origin answers.
+                Err(ProbeError::Portal(Suspicion::Html)) if self.answers_html(origin) => {
+                    Ok(Verified::Unproven)
+                }
+                looked => looked.map(|()| Verified::Unproven),
+            },
             verified => verified,
         };
         match verified {

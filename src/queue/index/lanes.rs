@@ -11,8 +11,8 @@ use crate::{
     queue::{ItemId, LaneId, Origin, State},
 };
 
-/// Lanes that are looked at in one go when the old are looked for: for so long nobody else has the index.
-const HEADS_MAX: usize = 1_024;
+/// Writes and lanes that are looked at in one go when the old are looked for: for so long nobody else has the index.
+const LOOKS_MAX: usize = 2_048;
 
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -51,12 +51,20 @@ pub(in crate::queue) struct LaneFacts {
     pub(in crate::queue) next_at: Timestamp,
 }
 
+/// How far the old were looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::queue) struct Cursor {
+    /// Of the lane.
+    head: ItemId,
+    item: ItemId,
+}
+
 /// Some of the writes that are old.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::queue) struct Old {
     pub(in crate::queue) writes: Vec<ItemId>,
-    /// The last head that was looked at, when there may be more: of its lane, if there are as many as there may be.
-    pub(in crate::queue) last: Option<ItemId>,
+    /// Where to go on, when there may be more.
+    pub(in crate::queue) next: Option<Cursor>,
 }
 
 impl Index {
@@ -131,41 +139,55 @@ impl Index {
         Some(entry.accepted_at)
     }
 
-    /// Pending writes that were accepted by this, and not revived since: at most `limit`, of the lanes behind `after`.
+    /// Pending writes that were accepted by this, and not revived since, from a place on: at most `limit`.
     pub(in crate::queue) fn accepted_by(
         &self,
         by: Timestamp,
-        after: Option<ItemId>,
+        from: Option<Cursor>,
         limit: usize,
     ) -> Old {
-        let is_old = |id: &&ItemId| {
-            let entry = self.entries.get(id);
-            entry.is_some_and(|entry| entry.accepted_at <= by)
-        };
-        let waits = |id: &ItemId| {
-            self.entries.get(id).is_some_and(|entry| {
-                let waits_since = self.revived.get(id).unwrap_or(&entry.accepted_at);
-                entry.state.is_pending() && !entry.is_claimed && *waits_since <= by
-            })
-        };
         let mut old = Old::default();
-        let mut heads = self.heads_after(after);
-        for head in heads.by_ref().take(HEADS_MAX) {
+        let mut left = LOOKS_MAX;
+        for head in self.heads_from(from) {
             let lane = self.lane_of(*head).and_then(|lane| self.lanes.get(&lane));
-            // A lane is in order of acceptance: behind the first that is young enough there are no old ones.
-            let items = lane.into_iter().flat_map(|lane| &lane.items);
-            let room = limit - old.writes.len();
-            let found = items.take_while(is_old).copied().filter(waits).take(room);
-            old.writes.extend(found);
-            old.last = Some(*head);
-            if old.writes.len() == limit {
+            let Some(lane) = lane else { continue };
+            let done = from.filter(|from| from.head == *head);
+            let begin = done.map_or(0, |from| {
+                lane.items.partition_point(|item| *item <= from.item)
+            });
+            for item in lane.items.range(begin..) {
+                let Some(entry) = self.entries.get(item) else {
+                    continue;
+                };
+                // A lane is in order of acceptance: behind the first that is young enough there are no old ones.
+                if entry.accepted_at > by {
+                    break;
+                }
+                if self.waits_since_by(*item, entry, by) {
+                    old.writes.push(*item);
+                }
+                left -= 1;
+                if old.writes.len() == limit || left == 0 {
+                    old.next = Some(Cursor {
+                        head: *head,
+                        item: *item,
+                    });
+                    return old;
+                }
+            }
+            left -= 1;
+            if left == 0 {
+                let item = lane.items.back().copied().unwrap_or(*head);
+                old.next = Some(Cursor { head: *head, item });
                 return old;
             }
         }
-        if heads.next().is_none() {
-            old.last = None;
-        }
         old
+    }
+
+    fn waits_since_by(&self, id: ItemId, entry: &Entry, by: Timestamp) -> bool {
+        let waits_since = self.revived.get(&id).unwrap_or(&entry.accepted_at);
+        entry.state.is_pending() && !entry.is_claimed && *waits_since <= by
     }
 
     /// Every lane that is not empty, in no order.
@@ -186,10 +208,10 @@ impl Index {
         self.lanes.iter().filter_map(facts).collect()
     }
 
-    fn heads_after(&self, after: Option<ItemId>) -> impl Iterator<Item = &ItemId> {
-        use std::ops::Bound::{Excluded, Unbounded};
+    fn heads_from(&self, from: Option<Cursor>) -> impl Iterator<Item = &ItemId> {
+        use std::ops::Bound::{Included, Unbounded};
 
-        let begin = after.map_or(Unbounded, Excluded);
+        let begin = from.map_or(Unbounded, |from| Included(from.head));
         self.heads.range((begin, Unbounded))
     }
 

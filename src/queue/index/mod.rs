@@ -16,12 +16,12 @@ mod floors;
 mod lanes;
 mod pending;
 
-pub(super) use self::pending::PendingUrls;
 use self::{
     floors::Floors,
     lanes::{Lane, OriginLanes},
     pending::UrlHash,
 };
+pub(super) use self::{lanes::Cursor, pending::PendingUrls};
 use super::{
     Config,
     item::{Item, ItemId, Origin, State},
@@ -209,6 +209,10 @@ impl Index {
             self.give_back(before.room());
             self.take(Room::of(item));
             self.insert(item);
+            // Last, so that no read finds nothing pending meanwhile.
+            if before.url != UrlHash::of(&item.stored_under) || !item.state.is_pending() {
+                self.pending.remove(before.url, item.id);
+            }
             if before.lane != item.lane_id {
                 self.settle_lane(before.lane);
             }
@@ -218,6 +222,7 @@ impl Index {
     /// Forgets a write that came to its end or was removed.
     pub(super) fn remove(&mut self, id: ItemId) {
         if let Some(entry) = self.take_out(id) {
+            self.pending.remove(entry.url, id);
             self.give_back(entry.room());
             self.settle_lane(entry.lane);
         }
@@ -313,13 +318,13 @@ impl Index {
         self.settle_lane(item.lane_id);
     }
 
+    /// All but what reads ask for.
     fn take_out(&mut self, id: ItemId) -> Option<Entry> {
         let entry = self.entries.remove(&id)?;
         self.counts[position_of(entry.state)] -= 1;
         self.step_out(id, &entry);
         self.floors.drop(id);
         self.revived.remove(&id);
-        self.pending.remove(entry.url, id);
         Some(entry)
     }
 

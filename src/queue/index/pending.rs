@@ -99,6 +99,9 @@ impl Ids {
 
     fn insert(&mut self, id: ItemId) {
         if let Self::One(first) = *self {
+            if first == id {
+                return;
+            }
             *self = Self::Many(VecDeque::from([first]));
         }
         if let Self::Many(ids) = self
@@ -129,6 +132,17 @@ mod tests {
 
     fn id(number: u8) -> ItemId {
         ItemId::from_bytes([number; 16])
+    }
+
+    #[test]
+    fn one_that_is_there_is_not_there_twice() {
+        let pending = PendingUrls::default();
+        for _ in 0..2 {
+            pending.insert(UrlHash::of("a"), id(1));
+        }
+        assert_eq!(pending.count("a"), 1);
+        pending.remove(UrlHash::of("a"), id(1));
+        assert!(pending.is_empty());
     }
 
     #[test]

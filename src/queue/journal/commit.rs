@@ -149,6 +149,7 @@ impl Inner {
         }?;
         if let Some(salvaged) = salvaged {
             self.note_salvaged(&salvaged);
+            self.timeline().lost();
         }
         Ok(())
     }
@@ -181,7 +182,7 @@ impl Inner {
             Ok(written)
         })?;
         if let Some(steps) = steps {
-            self.timeline().saved(steps.len());
+            self.timeline().saved(&steps);
         }
         Ok(written)
     }

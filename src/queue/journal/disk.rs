@@ -93,6 +93,13 @@ impl Disk {
     }
 
     /// From here on these appends are not shown, and no others. In order; before their first commit is tried.
+    pub(super) fn is_unconfirmed(&self, id: ItemId) -> bool {
+        let unconfirmed = self.unconfirmed.lock();
+        unconfirmed
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(id)
+    }
+
     pub(super) fn set_unconfirmed(&self, ids: impl Iterator<Item = ItemId>) {
         let unconfirmed = Unconfirmed(ids.collect());
         *self

@@ -99,6 +99,10 @@ impl Inner {
     pub(super) fn note_salvaged(&self, salvaged: &Salvaged) {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         for item in &salvaged.rebuilt {
+            // Whose client was not told that it was taken: it is removed, or appended again.
+            if self.disk.is_unconfirmed(item.id) {
+                continue;
+            }
             match index.claim(item.id, |_| true) {
                 Ok(_) => index.change(item),
                 // One that was thought to be over.

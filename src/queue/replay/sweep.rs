@@ -9,7 +9,7 @@ use tracing::warn;
 use super::{Replay, claim::Claim, settle::uncut};
 use crate::{
     policy::Timestamp,
-    queue::{ItemId, Outlet, State, journal::Change},
+    queue::{ItemId, Outlet, State, index::Cursor, journal::Change},
 };
 
 const EVERY: Duration = Duration::from_secs(60);
@@ -26,20 +26,18 @@ pub(super) async fn run<O: Outlet>(replay: &Arc<Replay<O>>) {
 }
 
 async fn sweep<O: Outlet>(replay: &Arc<Replay<O>>) {
-    let (mut expired, mut after) = (0, None);
+    let (mut expired, mut from) = (0, None);
     loop {
         let now = replay.clock.now();
-        let (batch, last) = claim_old(replay, after);
-        let (is_full, work) = (batch.len() == BATCH, batch.into_iter());
+        let (batch, next) = claim_old(replay, from);
+        let work = batch.into_iter();
         let ended = join_all(work.map(|claim| expire(replay, claim, now))).await;
-        let progress = ended.into_iter().filter(|is_dead| *is_dead).count();
-        expired += progress;
-        // A lane has more than a batch sometimes. What cannot be read or recorded now is for the next sweep.
-        if is_full && progress > 0 {
-            continue;
+        // What cannot be read or recorded now is for the next sweep.
+        expired += ended.into_iter().filter(|is_dead| *is_dead).count();
+        if next.is_none() {
+            break;
         }
-        let Some(last) = last else { break };
-        after = Some(last);
+        from = next;
     }
     if expired > 0 {
         warn!(
@@ -49,19 +47,19 @@ async fn sweep<O: Outlet>(replay: &Arc<Replay<O>>) {
     }
 }
 
-/// A batch of what is old, of the lanes behind `after`, and the last lane's head where there are more.
+/// A batch of what is old, from a place on, and where to go on when there may be more.
 fn claim_old<O: Outlet>(
     replay: &Replay<O>,
-    after: Option<ItemId>,
-) -> (Vec<(ItemId, Claim)>, Option<ItemId>) {
+    from: Option<Cursor>,
+) -> (Vec<(ItemId, Claim)>, Option<Cursor>) {
     let by = replay.journal.ago(replay.config.max_age);
     let mut index = replay.index();
-    let mut old = index.accepted_by(by, after, BATCH);
+    let mut old = index.accepted_by(by, from, BATCH);
     old.writes
         .retain(|id| index.claim(*id, State::is_pending).is_ok());
     let claims = old.writes.into_iter();
     let claims = claims.map(|id| (id, Claim::of(&replay.index, id)));
-    (claims.collect(), old.last)
+    (claims.collect(), old.next)
 }
 
 /// Whether it is dead now.

@@ -139,6 +139,18 @@ async fn where_html_is_expected_it_is_the_origins() {
     }
 }
 
+/// An origin with a page for every path it has not was a portal for ever.
+#[tokio::test]
+async fn where_html_is_expected_a_page_for_every_path_is_the_origins_after_an_outage_too() {
+    let site = Site::start(r#"mode = "always", answers_html = true"#).await;
+    site.lose_origin().await;
+    let receipt = site.queue(write("POST", "/a")).await;
+    site.origin.replaced_by(Some(html(200)));
+    site.origin.revive();
+    site.until(&receipt, "done").await;
+    assert_eq!(site.count("/a"), 1);
+}
+
 #[tokio::test]
 async fn while_a_portal_answers_a_new_write_is_not_tried() {
     let site = Site::start(r#"mode = "on-failure", order_by = "path""#).await;
