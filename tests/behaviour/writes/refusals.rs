@@ -186,15 +186,16 @@ async fn a_queue_that_is_full_of_bytes_refuses_no_large_body_that_can_be_passed_
 async fn bodies_that_are_being_read_take_room_and_give_it_back() {
     let site = Site::start_with(
         ALWAYS,
-        "[queue]\nmax_item = \"512KiB\"\nmax_bytes = \"1MiB\"",
+        "[queue]\nmax_item = \"512KiB\"\nmax_bytes = \"4MiB\"",
     )
     .await;
     site.origin.on("/a", Reply::ok("made"));
+    site.origin.on("/small", Reply::ok("made"));
     let (first, second) = (
         begin_upload(&site, 500_000).await,
         begin_upload(&site, 499_999).await,
     );
-    // There is room for two, and nobody has been answered yet.
+    // There is room for two of them, and nobody has been answered yet.
     let refused = Request::new("PUT", "/a").body(b"refused".repeat(20_000));
     assert_full(&site.ask(refused.clone()).await);
     assert_eq!(
@@ -202,6 +203,9 @@ async fn bodies_that_are_being_read_take_room_and_give_it_back() {
         999_999,
         "nothing is left of it"
     );
+    // What is small needs none of it.
+    let small = site.queue(write("PUT", "/small")).await;
+    site.until(&small, "done").await;
     drop(first);
     let receipt = eventually("there is room again", || async {
         let answer = site.ask(refused.clone()).await;
