@@ -59,7 +59,7 @@ impl Salvage<'_> {
     /// Otherwise what was lost cannot be told from what was removed, and everything counts that is not there yet.
     ///
     /// # Errors
-    /// Where the newest page is of a newer version, and where the new database fails.
+    /// Where the new database fails.
     pub(super) fn scan(&mut self, until: Option<Counters>) -> Result<(), DiskError> {
         let file = match self.backing.pages() {
             Ok(file) => file,
@@ -71,7 +71,7 @@ impl Salvage<'_> {
         let (mut waiting, mut records) = (Waiting::default(), 0);
         each_leaf(&file, |leaf| {
             records += leaf.rows.len();
-            self.scanned.note(leaf)?;
+            self.scanned.note(leaf);
             waiting.extend(leaf);
             if waiting.rows.len() >= ROWS_MAX || waiting.bytes >= ROWS_BYTES_MAX {
                 self.merge(std::mem::take(&mut waiting), until)?;
@@ -150,20 +150,19 @@ impl Waiting {
 }
 
 impl Scanned {
-    fn note(&mut self, leaf: &Leaf<'_>) -> Result<(), DiskError> {
+    fn note(&mut self, leaf: &Leaf<'_>) {
         match leaf.table {
             name::ENDED => {
                 let keys = leaf.rows.iter();
                 let keys = keys.filter_map(|(key, _)| <&[u8; 24]>::try_from(*key).ok());
                 self.ended.extend(keys.map(|key| parse_ended_key(key).1));
-                Ok(())
             }
             name::META => self.note_meta(leaf),
-            _ => Ok(()),
+            _ => {}
         }
     }
 
-    fn note_meta(&mut self, leaf: &Leaf<'_>) -> Result<(), DiskError> {
+    fn note_meta(&mut self, leaf: &Leaf<'_>) {
         let row = |key: &str| {
             let found = leaf.rows.iter().find(|(found, _)| *found == key.as_bytes());
             found.map(|(_, row)| *row)
@@ -174,21 +173,23 @@ impl Scanned {
             .and_then(|row| codec::decode(name::META, meta::COUNTERS.as_bytes(), row).ok());
         let Some(counters): Option<Counters> = counters else {
             self.loose.extend(settings);
-            return Ok(());
+            return;
         };
         let newest = self.meta.as_ref().map(|meta| meta.counters.revision);
         if newest.is_some_and(|newest| newest >= counters.revision) {
-            return Ok(());
+            return;
         }
         if let Some(format) = row(meta::FORMAT) {
             let format = codec::decode(name::META, meta::FORMAT.as_bytes(), format);
-            check_format(format.ok())?;
+            if check_format(format.ok()).is_err() {
+                // Of another version, or a body that looks like a page: it says nothing here, and stops no start.
+                return;
+            }
         }
         self.meta = Some(Meta {
             counters,
             settings: settings.collect(),
         });
-        Ok(())
     }
 }
 
