@@ -325,3 +325,19 @@ fn a_client_counts_by_its_principal_and_by_its_address() {
     index.release_reservation(Room::of(&of(4, 4, 100)));
     reserve(&mut index, &of(9, 9, 100)).unwrap();
 }
+
+#[test]
+fn what_is_stuck_or_moved_is_not_pending_where_it_was() {
+    let mut item = write(1, "a", "x");
+    let mut index = index(std::slice::from_ref(&item));
+    let pending = index.pending();
+    let before = std::mem::replace(&mut item.stored_under, "elsewhere".to_owned());
+    index.change(&item);
+    assert_eq!((pending.count(&before), pending.count("elsewhere")), (0, 1));
+    item.state = State::Parked(Parked::Conflict);
+    index.change(&item);
+    assert!(pending.is_empty());
+    item.state = State::Waiting;
+    index.change(&item);
+    assert_eq!(pending.count("elsewhere"), 1);
+}
