@@ -22,7 +22,7 @@ use crate::{
     config::{Config, ListenAddress},
     modes::Modes,
     proxy::{self, Gateway, HttpOutlet, Identity, IsOperator, Listener, Parts, Shown},
-    queue::{self, Queue},
+    queue::{self, Places, Queue},
     store::{Store, StoreError},
     telemetry::Metrics,
     upstream::Upstreams,
@@ -117,6 +117,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Running, StartE
     .await?;
     let opened = Queue::open(
         config.queue.clone(),
+        places(&config),
         Arc::clone(&clock),
         Arc::clone(&metrics),
         &stages.store_tasks,
@@ -371,6 +372,15 @@ fn own_addresses(proxy: &[ListenAddress], admin: SocketAddr) -> Vec<SocketAddr> 
         ListenAddress::Unix(_) => None,
     });
     proxy.chain([admin]).collect()
+}
+
+/// Where queued writes go to.
+fn places(config: &Config) -> Places {
+    let upstreams = config.upstream.upstreams.iter();
+    Places::new(upstreams.filter_map(|(name, upstream)| {
+        let first = upstream.urls.first()?;
+        Some((name.clone(), first.clone()))
+    }))
 }
 
 /// Half of the memory tier's budget, but enough for a few of the largest bodies.

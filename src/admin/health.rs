@@ -155,7 +155,7 @@ mod tests {
     use crate::{
         clock::VirtualClock,
         policy::Timestamp,
-        queue::{Config, Queue, ReplayRate},
+        queue::{Config, Places, Queue, ReplayRate},
         telemetry::Metrics,
     };
 
@@ -182,7 +182,7 @@ mod tests {
         };
         let clock = Arc::new(VirtualClock::new(Timestamp::from_secs(1_700_000_000)));
         let tasks = TaskTracker::new();
-        let queue = Queue::open(config, clock, Metrics::new(), &tasks);
+        let queue = Queue::open(config, Places::default(), clock, Metrics::new(), &tasks);
         let queue = queue.await.unwrap();
         let degraded = || held(limits_of_queue(&queue).into_iter());
         assert!(!degraded().contains(&"queue-closed".to_owned()));

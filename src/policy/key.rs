@@ -17,6 +17,9 @@ impl CacheKey {
     /// How the partition of the response to a QUERY begins.
     pub const QUERY_PARTITION: &str = "query-";
 
+    /// How the partition of a Host begins, where there is none of a content before it.
+    pub const HOST_PARTITION: &str = "host-";
+
     /// How many hexadecimal digits name the partition of a credential.
     pub const CREDENTIAL_DIGITS: usize = 32;
 
@@ -96,6 +99,12 @@ impl CacheKey {
         let partition = self.partition().unwrap_or_default();
         let last = partition.rsplit('+').next().unwrap_or_default();
         last.len() == Self::CREDENTIAL_DIGITS && last.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+
+    /// Whether the response, to anything but a QUERY, belongs to the Host that the client named.
+    pub fn is_of_host(&self) -> bool {
+        let partition = self.partition().unwrap_or_default();
+        partition.starts_with(Self::HOST_PARTITION)
     }
 
     /// The authority of the URI (`host` or `host:port`).

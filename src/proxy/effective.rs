@@ -58,7 +58,7 @@ impl Effective {
         let preserved = route.preserve_host.then(|| authority.to_ascii_lowercase());
         let mut partition = Partition::default();
         if let Some(host) = &preserved {
-            partition.add("host-", host);
+            partition.add(CacheKey::HOST_PARTITION, host);
         }
         partition.add_credential(gateway, request.headers(), &route.cache);
         let mut effective = Self::new(
@@ -153,6 +153,15 @@ impl Effective {
             .authority(self.authority.clone())
             .path_and_query(self.path_and_query.clone())
             .build()
+    }
+
+    /// Where its path begins at a configured upstream: the path of the upstream's URL.
+    pub(crate) fn base_path(&self, gateway: &Gateway) -> String {
+        match &self.via {
+            Via::Upstream(name) => gateway.upstreams.named(name),
+            Via::Forward => None,
+        }
+        .map_or_else(String::new, |upstream| upstream.base().2.to_owned())
     }
 
     /// The upstream it goes to.

@@ -146,6 +146,9 @@ pub struct Item {
     /// The key of the cache under which its target is stored: what reads of the target ask for, partition included, which need
     /// not be the URL as it is sent.
     pub stored_under: String,
+    /// Path of its upstream's `url`, without a trailing slash, under which that URL is: what does not come along when the
+    /// upstream moves. Empty where there is none.
+    pub base_path: String,
     /// Who may read its receipt and sees its overlay: keyed hash of the client's credential.
     pub principal: String,
     /// Hash of whom it counts for (`queue.max_client_items`): the principal.

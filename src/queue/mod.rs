@@ -6,7 +6,7 @@
 //!
 //! In reading order: [`item`](Item) says what a queued write is, `gathering` where its body is until then, `lane` what order it keeps, `outcome` which first attempts are
 //! queued, `journal` how a write is kept on disk, `index` what is known of it in memory, `replay` how it is delivered and
-//! `verdict` what the answer means, `timeline` how long something waited, [`Outlet`] the seam to the origins, `operate` what operators do.
+//! `verdict` what the answer means, `timeline` how long something waited, `places` where upstreams have moved, [`Outlet`] the seam to the origins, `operate` what operators do.
 //! Deliberately absent: HTTP (the proxy's), connectivity and permits (upstream's), stored responses (the store's).
 
 mod changed;
@@ -19,6 +19,7 @@ mod operate;
 mod outcome;
 mod outlet;
 mod overlay;
+mod places;
 mod replay;
 mod seal;
 mod settings;
@@ -60,6 +61,7 @@ pub use self::{
     outcome::{Observation, Outcome, outcome},
     outlet::{Delivery, DeliveryBody, Occasion, Outlet, Proof, Received, SendError, Unverified},
     overlay::{Overlay, PATCHED_MAX_BYTES, Representation},
+    places::Places,
     replay::{OriginStatus, PhaseName},
     seal::check_key_file,
     settings::{
@@ -98,6 +100,7 @@ struct Inner {
     journal: Journal,
     index: Arc<Mutex<Index>>,
     pending: Arc<PendingUrls>,
+    places: Arc<Places>,
     budget: Budget,
     changes: Arc<Changes>,
     /// Something was appended, or changed by an operator: there may be something to deliver.
@@ -160,17 +163,20 @@ pub enum CancelError {
 }
 
 impl Queue {
-    /// Opens the journal and finds out what is in it. Nothing is delivered before [`Queue::deliver`].
+    /// Opens the journal and finds out what is in it, for upstreams at these places. Nothing is delivered before
+    /// [`Queue::deliver`].
     ///
     /// # Errors
     /// See [`OpenError`].
     pub async fn open(
         config: Config,
+        places: Places,
         clock: SharedClock,
         metrics: Arc<Metrics>,
         tasks: &TaskTracker,
     ) -> Result<Self, OpenError> {
-        let index = Index::new(&config);
+        let places = Arc::new(places);
+        let index = Index::new(&config).at(Arc::clone(&places));
         let pending = index.pending();
         let index = Arc::new(Mutex::new(index));
         let journal = Journal::open(
@@ -192,6 +198,7 @@ impl Queue {
                 journal,
                 index,
                 pending,
+                places,
                 metrics,
                 redrives: Redrives::default(),
                 pausing: Semaphore::new(1),
@@ -291,6 +298,7 @@ impl Queue {
         // Before the record, which may be newer then, but never a mixture of what was and what is.
         let is_sending = self.index().state(id) == Some(State::Sending);
         let item = self.inner.journal.item(id).await?;
+        let item = item.map(|item| self.inner.places.follow(item));
         Ok(item.map(|item| match item.state.is_pending() {
             // It is so in memory before, or without, being so on disk.
             true if is_sending => Item {
@@ -347,7 +355,7 @@ impl Queue {
         let item = Item {
             state: State::Cancelled,
             ended_at: Some(self.inner.clock.now()),
-            ..item
+            ..self.inner.places.follow(item)
         };
         let change = Change::End {
             item: item.clone(),

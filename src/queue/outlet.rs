@@ -83,6 +83,8 @@ pub struct Delivery {
     pub method: Method,
     /// The effective upstream URI.
     pub uri: Uri,
+    /// The key of the cache under which its target is stored.
+    pub stored_under: String,
     /// Every field to send, credentials included.
     pub headers: HeaderMap,
     /// The body.

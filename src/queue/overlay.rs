@@ -67,7 +67,7 @@ impl Queue {
             seen.extend(item.filter(|item| {
                 // It may have ended since.
                 item.state.is_pending()
-                    && item.stored_under == key
+                    && self.inner.places.key(item) == key
                     && item.principal == principal
                     && item.pending_reads == PendingReads::Overlay
             }));
@@ -217,7 +217,7 @@ mod tests {
         clock::VirtualClock,
         policy::Timestamp,
         queue::{
-            Appended, Config, DeliveryBody, Item, NewWrite, PendingReads, Queue,
+            Appended, Config, DeliveryBody, Item, NewWrite, PendingReads, Places, Queue,
             tests::{config, item},
         },
         telemetry::Metrics,
@@ -232,7 +232,7 @@ mod tests {
         };
         let clock = Arc::new(VirtualClock::new(Timestamp::from_secs(0)));
         let tasks = TaskTracker::new();
-        let opened = Queue::open(config, clock, Metrics::new(), &tasks).await;
+        let opened = Queue::open(config, Places::default(), clock, Metrics::new(), &tasks).await;
         opened.unwrap()
     }
 

@@ -20,7 +20,8 @@ use crate::{
 options! {
     /// A group of origins that reverse routes send requests to.
     struct Upstream {
-        /// Scheme and authority of its only origin, with an optional base path.
+        /// Scheme and authority of its only origin, with an optional base path. Queued writes are delivered where it is by then,
+        /// below the base path of then.
         url: Option<Sourced<OriginUrl>> = absent,
         /// Instead of `url`: several origins, most preferred first.
         urls: Vec<Sourced<OriginUrl>> = [],

@@ -3,14 +3,14 @@
 use http::header;
 
 use super::{
-    Answered, Write, attempt::FirstAttempt, body, principal, receipt, refusal::refused, settled,
-    unstorable,
+    Answered, Write, attempt::FirstAttempt, below, body, principal, receipt, refusal::refused,
+    settled, unstorable,
 };
 use crate::{
     policy::Reason,
     protect,
     proxy::{problem::Problem, respond::Reply},
-    queue::{self, Appended, Item, ItemId, KeyHash, NewBody, NewWrite, State},
+    queue::{self, Appended, Item, ItemId, KeyHash, NewBody, NewWrite, Origin, State},
 };
 
 impl Write<'_> {
@@ -111,12 +111,20 @@ impl Write<'_> {
             client,
             address: self.address().unwrap_or(client),
             stored_under: key.as_str().to_owned(),
+            base_path: self.base_path.clone(),
             principal,
             method,
             url,
         };
-        // The partition tells one virtual host from another.
-        let target = format!("{} {}", key.partition().unwrap_or_default(), item.url);
+        // The partition tells one virtual host from another. An upstream that moves is still the same.
+        let target = match &self.origin {
+            Origin::Upstream(name) => {
+                let target = self.effective.path_and_query.as_str();
+                format!("{name} {}", below(&self.base_path, target))
+            }
+            Origin::Forward { .. } => item.url.clone(),
+        };
+        let target = format!("{} {target}", key.partition().unwrap_or_default());
         let known_by =
             known_by.map(|key| KeyHash::new(&item.principal, &item.method, &target, &key.text));
         let headers = self.outgoing_headers();

@@ -97,6 +97,8 @@ struct Write<'a> {
     head: request::Parts,
     preferences: Preferences,
     origin: Origin,
+    /// Of its upstream's URL.
+    base_path: String,
     lane: Lane,
     key: Option<Key>,
     repeat: Repeat,
@@ -153,6 +155,7 @@ impl<'a> Write<'a> {
                 authority: effective.authority.to_string(),
             },
         };
+        let base_path = effective.base_path(gateway);
         let is_secret = match &settings.order_by {
             OrderBy::Header(name) => gateway.queue.is_sensitive(name),
             _ => false,
@@ -161,7 +164,7 @@ impl<'a> Write<'a> {
             &settings.order_by,
             &origin,
             &route.name,
-            effective.path_and_query.path(),
+            below(&base_path, effective.path_and_query.path()),
             &head.headers,
             is_secret,
             &gateway.identity,
@@ -176,6 +179,7 @@ impl<'a> Write<'a> {
             head,
             preferences,
             origin,
+            base_path,
             lane,
             key,
         })
@@ -209,6 +213,11 @@ impl<'a> Write<'a> {
             || !gateway.queue.is_clear(self.lane.id)
             || gateway.queue.is_captive(&self.origin)
     }
+}
+
+/// A path below the base path of its upstream: it stays when the upstream moves.
+fn below<'a>(base_path: &str, path: &'a str) -> &'a str {
+    path.strip_prefix(base_path).unwrap_or(path)
 }
 
 /// Who sends a request, to whom its writes belong.

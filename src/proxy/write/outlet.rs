@@ -95,14 +95,7 @@ impl HttpOutlet {
         };
         let is_clients = match self.gateway.routes.named(&delivery.route) {
             Some(route) => route.preserve_host,
-            None => {
-                let stored = delivery
-                    .headers
-                    .get(header::HOST)
-                    .map(HeaderValue::as_bytes);
-                let accepted_for = delivery.uri.authority();
-                stored != accepted_for.map(|authority| authority.as_str().as_bytes())
-            }
+            None => CacheKey::from_text(&delivery.stored_under).is_of_host(),
         };
         let (_, authority, _) = upstream.base();
         let own = HeaderValue::try_from(authority.as_str());

@@ -26,6 +26,7 @@ use super::{
     Config,
     item::{Item, ItemId, Origin, State},
     lane::LaneId,
+    places::Places,
 };
 use crate::policy::Timestamp;
 
@@ -33,6 +34,7 @@ use crate::policy::Timestamp;
 #[derive(Debug)]
 pub(super) struct Index {
     limits: Limits,
+    places: Arc<Places>,
     entries: HashMap<ItemId, Entry>,
     lanes: HashMap<LaneId, Lane>,
     origins: HashMap<Arc<Origin>, OriginLanes>,
@@ -128,6 +130,7 @@ impl Index {
                 lane_items: config.max_lane_items,
                 client_items: config.max_client_items,
             },
+            places: Arc::default(),
             entries: HashMap::new(),
             lanes: HashMap::new(),
             origins: HashMap::new(),
@@ -139,6 +142,17 @@ impl Index {
             counts: [0; State::NAMES.len()],
             usage: Usage::default(),
         }
+    }
+
+    /// Where the upstreams of the writes are. Before any write is put in.
+    #[must_use]
+    pub(super) fn at(self, places: Arc<Places>) -> Self {
+        Self { places, ..self }
+    }
+
+    /// Where the upstreams of the writes are.
+    pub(super) fn places(&self) -> &Places {
+        &self.places
     }
 
     /// Promises room for a write that is about to be appended. From here on its lane is not empty.
@@ -210,7 +224,7 @@ impl Index {
             self.take(Room::of(item));
             self.insert(item);
             // Last, so that no read finds nothing pending meanwhile.
-            if before.url != UrlHash::of(&item.stored_under) || !item.state.is_pending() {
+            if before.url != self.url_of(item) || !item.state.is_pending() {
                 self.pending.remove(before.url, item.id);
             }
             if before.lane != item.lane_id {
@@ -302,7 +316,7 @@ impl Index {
     }
 
     fn insert(&mut self, item: &Item) {
-        let entry = Entry::of(item);
+        let entry = Entry::of(item, self.url_of(item));
         self.counts[position_of(item.state)] += 1;
         self.line_up(item.id, &item.origin, &entry);
         if let Some(until) = item.floor_until {
@@ -316,6 +330,11 @@ impl Index {
         }
         self.entries.insert(item.id, entry);
         self.settle_lane(item.lane_id);
+    }
+
+    /// What reads of its target ask for.
+    fn url_of(&self, item: &Item) -> UrlHash {
+        UrlHash::of(&self.places.key(item))
     }
 
     /// All but what reads ask for.
@@ -355,12 +374,12 @@ impl Index {
 }
 
 impl Entry {
-    fn of(item: &Item) -> Self {
+    fn of(item: &Item, url: UrlHash) -> Self {
         Self {
             lane: item.lane_id,
             accepted_at: item.accepted_at,
             next_at: item.next_at,
-            url: UrlHash::of(&item.stored_under),
+            url,
             client: item.client.into(),
             address: item.address.into(),
             weight_bytes: counted_bytes(item),

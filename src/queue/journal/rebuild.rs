@@ -91,6 +91,7 @@ pub(super) fn placeholder(id: ItemId) -> Item {
         method: String::new(),
         url: String::new(),
         stored_under: String::new(),
+        base_path: String::new(),
         principal: String::new(),
         client: 0,
         address: 0,

@@ -126,7 +126,7 @@ impl Queue {
         let claim = Claim { queue: self, id };
         let item = self.inner.journal.item(id).await?;
         let item = item.ok_or_else(|| unknown(id))?;
-        Ok((claim, item))
+        Ok((claim, self.inner.places.follow(item)))
     }
 
     /// Records a change of a claimed write, which gives the claim back.

@@ -15,7 +15,7 @@ use crate::{
     policy::Timestamp,
     queue::{
         Appended, Config, Dead, DeliveryBody, Done, Item, ItemId, LaneId, NewBody, NewWrite,
-        OnStuck, Origin, Parked, Queue, Repeat, State,
+        OnStuck, Origin, Parked, Places, Queue, Repeat, State,
         journal::Change,
         tests::{config, item},
     },
@@ -152,9 +152,15 @@ impl Bench {
 
 async fn open(config: &Config, clock: &Arc<VirtualClock>) -> Queue {
     let tasks = TaskTracker::new();
-    Queue::open(config.clone(), clock.clone(), Metrics::new(), &tasks)
-        .await
-        .unwrap()
+    Queue::open(
+        config.clone(),
+        Places::default(),
+        clock.clone(),
+        Metrics::new(),
+        &tasks,
+    )
+    .await
+    .unwrap()
 }
 
 fn path(item: &Item) -> String {

@@ -289,6 +289,7 @@ impl Queue {
                 true => State::Sending,
                 false => item.state,
             };
+            let item = self.inner.places.follow(item);
             Shown {
                 blocked_by: index.blocked_by(item.id),
                 item: Item { state, ..item },

@@ -95,7 +95,7 @@ pub(super) async fn deliver<O: Outlet>(
 ) -> Finished {
     let mut claim = Claim::of(&replay.index, id);
     let item = match replay.journal.item(id).await {
-        Ok(Some(item)) => item,
+        Ok(Some(item)) => replay.index().places().follow(item),
         Ok(None) => {
             // There is nothing left of it; the journal has counted and logged that.
             claim.hand_over();
@@ -361,6 +361,7 @@ impl<O: Outlet> Delivering<O> {
             route: self.item.route.clone(),
             method: Method::from_bytes(self.item.method.as_bytes()).ok()?,
             uri: self.item.url.parse().ok()?,
+            stored_under: self.item.stored_under.clone(),
             headers,
             body: opened.body,
             repeatable: self.item.repeat.is_allowed(),

@@ -44,6 +44,7 @@ pub(super) fn item() -> Item {
         method: "POST".to_owned(),
         url: "http://api.example/orders".to_owned(),
         stored_under: "http://api.example/orders".to_owned(),
+        base_path: String::new(),
         principal: String::new(),
         client: 0,
         address: 0,

@@ -10,6 +10,7 @@ mod captive;
 mod crash;
 mod credentials;
 mod idempotency;
+mod moved;
 mod offline;
 mod order;
 mod outcome;

@@ -227,6 +227,7 @@ fn new_write(body: Bytes, now: Timestamp) -> NewWrite {
         method: "POST".to_owned(),
         url: "http://a.example/orders".to_owned(),
         stored_under: "http://a.example/orders".to_owned(),
+        base_path: String::new(),
         principal: "me".to_owned(),
         client: 7,
         address: 7,
