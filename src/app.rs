@@ -358,7 +358,11 @@ fn is_operator(authentication: &Arc<Authentication>) -> IsOperator {
         async move {
             match authentication.admin(&headers).await {
                 Ok(()) => Shown::Token,
-                Err(Unauthenticated::NoToken | Unauthenticated::WrongToken) => Shown::NotIt,
+                Err(
+                    Unauthenticated::NoToken
+                    | Unauthenticated::ClientsToken
+                    | Unauthenticated::WrongToken,
+                ) => Shown::NotIt,
                 Err(Unauthenticated::TooManyGuesses) => Shown::TooManyGuesses,
             }
         }

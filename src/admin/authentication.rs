@@ -1,6 +1,10 @@
 //! Who shows which token, and what a wrong one costs. One for the whole process: wherever a token is taken, guessing is as slow at
 //! all these places together as at one.
 //!
+//! Where clients ask with credentials of their own (receipts), one that is not ours is no guess by itself: a client whose
+//! token was renewed shows what no write of it was sent with. What tells it from a guesser is how many it shows: the same one
+//! again and again ([`strangers`](super::strangers)). At the admin listener nobody has another credential to show.
+//!
 //! Bound: at most [`DELAYED_REFUSALS`] refusals wait at once; more are refused without waiting, so that guessing stays
 //! slow and costs no connection its place.
 
@@ -10,7 +14,10 @@ use http::{HeaderMap, header::AUTHORIZATION};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use super::tokens::{Access, Tokens};
+use super::{
+    strangers::Strangers,
+    tokens::{Access, Tokens},
+};
 use crate::telemetry::Metrics;
 
 // Slow enough that guessing is hopeless even for a short configured token, fast enough for a person's typing error.
@@ -22,6 +29,7 @@ pub(super) const DELAYED_REFUSALS: usize = 16;
 pub struct Authentication {
     tokens: Tokens,
     delayed: Semaphore,
+    strangers: Strangers,
     metrics: Arc<Metrics>,
 }
 
@@ -30,6 +38,8 @@ pub struct Authentication {
 pub enum Unauthenticated {
     /// It shows no token. Nothing was guessed.
     NoToken,
+    /// It shows a client's own, as far as can be told. Nothing was guessed.
+    ClientsToken,
     /// It shows a wrong one. It has waited for that.
     WrongToken,
     /// It shows a wrong one, and so many others do that it may not even wait.
@@ -42,6 +52,7 @@ impl Authentication {
         Self {
             tokens,
             delayed: Semaphore::new(DELAYED_REFUSALS),
+            strangers: Strangers::default(),
             metrics,
         }
     }
@@ -58,8 +69,8 @@ impl Authentication {
         }
     }
 
-    /// Whether a request shows the token that may do everything; any other, the read token as well, is a wrong one. That a
-    /// request shows none is no failure where none is needed.
+    /// Whether a request that need not show any token of ours shows the one that may do everything; any other, the read token
+    /// as well, is a wrong one, unless it may be its client's own.
     ///
     /// # Errors
     /// See [`Unauthenticated`].
@@ -67,6 +78,7 @@ impl Authentication {
         let presented = bearer_token(headers).ok_or(Unauthenticated::NoToken)?;
         match self.tokens.access(presented) {
             Some(Access::Admin) => Ok(()),
+            None if self.strangers.tolerate(presented) => Err(Unauthenticated::ClientsToken),
             Some(Access::Read) | None => Err(self.slow_down().await),
         }
     }
@@ -95,22 +107,37 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::Arc, time::Duration};
+
     use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+    use tokio::time::Instant;
 
     use super::{Authentication, DELAYED_REFUSALS, Unauthenticated};
-    use crate::{admin::tokens::Tokens, telemetry::Metrics};
+    use crate::{
+        admin::{strangers::TOLERATED, tokens::Tokens},
+        telemetry::Metrics,
+    };
 
-    fn showing(value: &'static str) -> HeaderMap {
-        [(AUTHORIZATION, HeaderValue::from_static(value))]
+    fn showing(value: &str) -> HeaderMap {
+        [(AUTHORIZATION, HeaderValue::try_from(value).unwrap())]
             .into_iter()
             .collect()
+    }
+
+    fn authentication(metrics: &Arc<Metrics>) -> Authentication {
+        let tokens = Tokens::for_test("admin-admin-admin", "read-read-read-read");
+        Authentication::new(tokens, Arc::clone(metrics))
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_wrong_token_waits_wherever_it_is_shown_and_only_so_many_at_once() {
         let metrics = Metrics::new();
-        let tokens = Tokens::for_test("admin-admin-admin", "read-read-read-read");
-        let authentication = Authentication::new(tokens, metrics.clone());
+        let authentication = authentication(&metrics);
+        for nth in 0..TOLERATED {
+            let shown = showing(&format!("Bearer one of a client's, number {nth}"));
+            let tolerated = authentication.admin(&shown).await;
+            assert_eq!(tolerated, Err(Unauthenticated::ClientsToken));
+        }
         let guesses = [
             showing("Bearer wrong"),
             showing("Bearer read-read-read-read"),
@@ -122,7 +149,7 @@ mod tests {
             waiting.push(refused);
         }
         let too_many = Err(Unauthenticated::TooManyGuesses);
-        assert_eq!(authentication.admin(&guesses[0]).await, too_many);
+        assert_eq!(authentication.admin(&guesses[1]).await, too_many);
         let at_the_api = authentication.access(&guesses[0]).await;
         assert_eq!(at_the_api, Err(Unauthenticated::TooManyGuesses));
         // Neither waits behind them.
@@ -135,5 +162,23 @@ mod tests {
         }
         let guessed = DELAYED_REFUSALS as u64 + 2;
         assert_eq!(metrics.admin_authentication_failures.get(), guessed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_token_of_a_client_is_no_guess_however_often_it_is_shown() {
+        let metrics = Metrics::new();
+        let authentication = authentication(&metrics);
+        let began = Instant::now();
+        let renewed = showing("Bearer a client's own");
+        for _ in 0..1_000 {
+            let found = authentication.admin(&renewed).await;
+            assert_eq!(found, Err(Unauthenticated::ClientsToken));
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert_eq!(metrics.admin_authentication_failures.get(), 0);
+        // At the admin listener there are no clients.
+        let refused = authentication.access(&renewed).await;
+        assert_eq!(refused, Err(Unauthenticated::WrongToken));
+        assert_eq!(metrics.admin_authentication_failures.get(), 1);
     }
 }

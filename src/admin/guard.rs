@@ -87,7 +87,7 @@ impl Guard {
                 Kind::Unauthorized,
                 "send the content of admin.token or read.token as `Authorization: Bearer ...`",
             ),
-            Unauthenticated::WrongToken => {
+            Unauthenticated::ClientsToken | Unauthenticated::WrongToken => {
                 Problem::new(Kind::WrongToken, "this token is not valid here")
             }
             Unauthenticated::TooManyGuesses => {

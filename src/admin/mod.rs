@@ -27,6 +27,7 @@ mod queue_transfer;
 mod routes;
 mod server;
 mod stall;
+mod strangers;
 mod text;
 mod tokens;
 mod upstreams;

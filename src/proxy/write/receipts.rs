@@ -1,7 +1,8 @@
 //! Receipts, for clients: what has become of a queued write, and what the origin said to it.
 //!
 //! Whoever reads or takes back a write shows the credential that it was sent with, or comes from the address that it came from
-//! without one; or shows the admin token. To anybody else there is no such write.
+//! without one; or shows the admin token. To anybody else there is no such write: also to a client that has renewed its token
+//! since, which is not taken for somebody who guesses the admin token for that (`admin::Authentication`).
 
 use std::{sync::Arc, time::Duration};
 
