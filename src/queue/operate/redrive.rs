@@ -181,7 +181,9 @@ impl Queue {
     }
 
     fn plan(&self, id: &str) -> Result<Arc<Plan>, OperateError> {
-        let plans = self.inner.redrives.plans();
+        let mut plans = self.inner.redrives.plans();
+        // What is forgotten is not run either: it may be about what was so yesterday.
+        plans.retain(|plan| !plan.is_forgotten());
         let found = plans.iter().find(|plan| plan.id == id).cloned();
         found.ok_or_else(|| OperateError::Unknown { id: id.to_owned() })
     }
@@ -195,7 +197,10 @@ impl Queue {
 
 impl Redrives {
     fn check_room(&self) -> Result<(), OperateError> {
-        let mut plans = self.plans();
+        Self::make_room(&mut self.plans())
+    }
+
+    fn make_room(plans: &mut Vec<Arc<Plan>>) -> Result<(), OperateError> {
         plans.retain(|plan| !plan.is_forgotten());
         if plans.len() < MAX_PLANS {
             return Ok(());
@@ -204,8 +209,6 @@ impl Redrives {
     }
 
     fn add(&self, ids: Vec<ItemId>) -> Result<Operation, OperateError> {
-        // Others may have planned meanwhile.
-        self.check_room()?;
         let plan = Arc::new(Plan {
             id: format!("redrive-{:016x}", fastrand::u64(..)),
             ids,
@@ -217,7 +220,10 @@ impl Redrives {
                 failures: Vec::new(),
             }),
         });
-        self.plans().push(Arc::clone(&plan));
+        let mut plans = self.plans();
+        // Others may have planned meanwhile.
+        Self::make_room(&mut plans)?;
+        plans.push(Arc::clone(&plan));
         Ok(plan.operation())
     }
 

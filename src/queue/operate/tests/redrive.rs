@@ -93,3 +93,15 @@ async fn there_are_four_plans_at_most_and_old_ones_are_forgotten() {
     tokio::time::advance(Duration::from_secs(600)).await;
     bench.queue.redrive_plan(Filter::default()).await.unwrap();
 }
+
+/// It was only forgotten once somebody else planned: until then it could be run, a day later.
+#[tokio::test(start_paused = true)]
+async fn a_plan_that_has_expired_is_not_run() {
+    let bench = Bench::new().await;
+    let plan = bench.queue.redrive_plan(Filter::default()).await.unwrap();
+    tokio::time::advance(Duration::from_secs(10 * 60 - 1)).await;
+    assert!(bench.queue.operation(&plan.id).is_ok());
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let begun = bench.queue.redrive_begin(&plan.id, BY);
+    assert!(matches!(begun, Err(OperateError::Unknown { .. })));
+}
