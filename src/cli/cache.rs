@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use super::{
     CommandError, Reading,
-    client::{Client, More},
+    client::Client,
     confirm::{Confirmation, confirm},
     human,
+    listing::{self, Amount},
     output::{Colour, Paint, complain, harmless, print, print_json},
     table::{self, Align, Cell, Column},
 };
@@ -54,12 +55,8 @@ pub struct Filters {
     /// Most hits, oldest or largest first; by URL without it
     #[arg(long, value_parser = ["-hits", "age", "size"], allow_hyphen_values = true)]
     sort: Option<String>,
-    /// At most so many
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    limit: usize,
-    /// All of them
-    #[arg(long, conflicts_with = "limit")]
-    all: bool,
+    #[command(flatten)]
+    amount: Amount,
     #[command(flatten)]
     reading: Reading,
 }
@@ -102,7 +99,9 @@ impl CacheCommand {
     pub(super) async fn execute(self) -> Result<(), CommandError> {
         match self {
             CacheCommand::Ls(filters) => filters.list().await,
-            CacheCommand::Show { id, reading } => show(&id, &reading).await,
+            CacheCommand::Show { id, reading } => {
+                listing::show(&["cache", "entries", &id], &reading, render_detail).await
+            }
             CacheCommand::Purge(purge) => purge.execute().await,
         }
     }
@@ -110,28 +109,8 @@ impl CacheCommand {
 
 impl Filters {
     async fn list(self) -> Result<(), CommandError> {
-        let client = Client::find(&self.reading.gateway)?;
-        let json = self.reading.json;
-        let limit = if self.all { usize::MAX } else { self.limit };
-        let paint = Paint::for_stdout();
-        let more = client
-            .list(&["cache", "entries"], self.query(), limit, |page| {
-                if json {
-                    return page.iter().try_for_each(print_json);
-                }
-                let entries = page.into_iter().map(|item| client.parse(item));
-                let entries = entries.collect::<Result<Vec<Entry>, _>>()?;
-                if entries.is_empty() {
-                    Ok(())
-                } else {
-                    print(&render(&entries, paint))
-                }
-            })
-            .await?;
-        if more == More::NotShown {
-            complain("There are more; --limit N or --all shows them.");
-        }
-        Ok(())
+        let path = ["cache", "entries"];
+        listing::list(&path, self.query(), &self.amount, &self.reading, render).await
     }
 
     fn query(&self) -> Vec<(&'static str, String)> {
@@ -149,15 +128,6 @@ impl Filters {
             .filter_map(|(name, value)| Some((name, value.clone()?)));
         given.collect()
     }
-}
-
-async fn show(id: &str, reading: &Reading) -> Result<(), CommandError> {
-    let client = Client::find(&reading.gateway)?;
-    let answer = client.get(&["cache", "entries", id], &[]).await?;
-    if reading.json {
-        return print_json(&answer);
-    }
-    print(&render_detail(&client.parse(answer)?, Paint::for_stdout()))
 }
 
 impl Purge {
@@ -319,25 +289,14 @@ fn render_detail(detail: &EntryDetail, paint: Paint) -> String {
             .clone()
             .map(|partition| ("partition", partition)),
     );
-    let facts = facts
-        .iter()
-        .map(|(name, fact)| format!("  {name:<10} {}\n", harmless(fact)));
-    let fields = detail
-        .headers
-        .iter()
-        .map(|field| format!("  {}: {}\n", harmless(&field.name), harmless(&field.value)));
     let state = match entry.state {
         State::Fresh => paint.paint(Colour::Good, "fresh"),
         State::Stale => paint.paint(Colour::Notable, "stale"),
     };
     let head = format!("{} {state}\n", harmless(&asked(entry)));
     let status = format!("\n  {}\n", entry.status);
-    [head]
-        .into_iter()
-        .chain(facts)
-        .chain([status])
-        .chain(fields)
-        .collect()
+    let (facts, fields) = (listing::facts(&facts), listing::fields(&detail.headers));
+    head + &facts + &status + &fields
 }
 
 #[cfg(test)]

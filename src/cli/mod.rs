@@ -12,6 +12,7 @@ mod client;
 mod confirm;
 mod health;
 mod human;
+mod listing;
 mod output;
 mod queue;
 mod queue_changes;

@@ -5,9 +5,10 @@ use serde_json::{Map, Value};
 
 use super::{
     CommandError, Reading,
-    client::{Client, More},
+    client::Client,
     human,
-    output::{Colour, Paint, complain, harmless, print, print_json},
+    listing::{self, Amount},
+    output::{Colour, Paint, harmless, print, print_json},
     queue_changes::{Drop, Edit, Held, Redrive, Resolve, Retry},
     queue_transfer::{Export, Import},
     table::{self, Align, Cell, Column},
@@ -73,12 +74,8 @@ pub(super) struct Filters {
 pub struct List {
     #[command(flatten)]
     filters: Filters,
-    /// At most so many
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    limit: usize,
-    /// All of them
-    #[arg(long, conflicts_with = "limit")]
-    all: bool,
+    #[command(flatten)]
+    amount: Amount,
     #[command(flatten)]
     reading: Reading,
 }
@@ -97,7 +94,9 @@ impl QueueCommand {
     pub(super) async fn execute(self) -> Result<(), CommandError> {
         match self {
             Self::Ls(list) => list.execute().await,
-            Self::Show { id, reading } => show(&id, &reading).await,
+            Self::Show { id, reading } => {
+                listing::show(&["queue", "items", &id], &reading, render_detail).await
+            }
             Self::Lanes(lanes) => lanes.execute().await,
             Self::Retry(retry) => retry.execute().await,
             Self::Drop(drop) => drop.execute().await,
@@ -140,28 +139,9 @@ impl Filters {
 
 impl List {
     async fn execute(self) -> Result<(), CommandError> {
-        let client = Client::find(&self.reading.gateway)?;
-        let json = self.reading.json;
-        let limit = if self.all { usize::MAX } else { self.limit };
-        let paint = Paint::for_stdout();
-        let more = client
-            .list(&["queue", "items"], self.filters.query(), limit, |page| {
-                if json {
-                    return page.iter().try_for_each(print_json);
-                }
-                let items = page.into_iter().map(|item| client.parse(item));
-                let items = items.collect::<Result<Vec<QueueItem>, _>>()?;
-                if items.is_empty() {
-                    Ok(())
-                } else {
-                    print(&render(&items, paint))
-                }
-            })
-            .await?;
-        if more == More::NotShown {
-            complain("There are more; --limit N or --all shows them.");
-        }
-        Ok(())
+        let query = self.filters.query();
+        let path = ["queue", "items"];
+        listing::list(&path, query, &self.amount, &self.reading, render).await
     }
 }
 
@@ -188,15 +168,6 @@ impl Lanes {
         }
         print(&render_lanes(&lanes, Paint::for_stdout()))
     }
-}
-
-async fn show(id: &str, reading: &Reading) -> Result<(), CommandError> {
-    let client = Client::find(&reading.gateway)?;
-    let answer = client.get(&["queue", "items", id], &[]).await?;
-    if reading.json {
-        return print_json(&answer);
-    }
-    print(&render_detail(&client.parse(answer)?, Paint::for_stdout()))
 }
 
 /// A table of queued writes.
@@ -282,26 +253,15 @@ fn render_detail(detail: &QueueItemDetail, paint: Paint) -> String {
         harmless(&item.url),
         paint.paint(colour(&item.state), &harmless(&state(item)))
     );
-    let facts = facts(detail);
-    let facts = facts
-        .iter()
-        .map(|(name, fact)| format!("  {name:<10} {}\n", harmless(fact)));
-    let fields = detail.headers.iter().flatten();
-    let fields =
-        fields.map(|field| format!("  {}: {}\n", harmless(&field.name), harmless(&field.value)));
-    let mut text = [head]
-        .into_iter()
-        .chain(facts)
-        .chain(["\n".to_owned()])
-        .chain(fields)
-        .collect::<String>();
+    let mut text = head;
+    text.push_str(&listing::facts(&facts(detail)));
+    text.push('\n');
+    text.push_str(&listing::fields(
+        detail.headers.as_deref().unwrap_or_default(),
+    ));
     if let Some(answer) = &detail.answer {
         text.push_str(&format!("\n  {}\n", answer.status));
-        let fields = answer.headers.iter();
-        text.extend(
-            fields
-                .map(|field| format!("  {}: {}\n", harmless(&field.name), harmless(&field.value))),
-        );
+        text.push_str(&listing::fields(&answer.headers));
     }
     text
 }
