@@ -19,8 +19,8 @@ use super::{
     error::{DiskError, Recovery},
     marker::Marker,
     salvage::{self, Salvaged},
-    tables::Counters,
-    transaction::Tables,
+    tables::{Counters, META, meta},
+    transaction::{Tables, read_meta},
 };
 use crate::policy::Timestamp;
 
@@ -127,15 +127,25 @@ impl Disk {
         }
     }
 
+    /// Whether a database with these running numbers has everything that was noted to be in it.
+    ///
+    /// # Errors
+    /// [`DiskError::Damaged`] where it went back: commits are missing whose changes were told to be recorded.
+    pub(super) fn check_progress(&self, counters: &Counters) -> Result<(), DiskError> {
+        match self.marker.noted() {
+            Some(noted) if noted.revision > counters.revision => {
+                Err(DiskError::Damaged("the last changes are missing"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Closes the database, saves what can be read of it, and opens what was saved.
-    pub(super) fn salvage(
-        &self,
-        marked: Option<Counters>,
-        now: Timestamp,
-    ) -> Result<Salvaged, DiskError> {
+    pub(super) fn salvage(&self, now: Timestamp) -> Result<Salvaged, DiskError> {
         let mut guard = self.lock();
         close(guard.take());
-        let salvaged = salvage::salvage(&self.backing, marked, &self.damage, now)?;
+        let noted = self.marker.noted();
+        let salvaged = salvage::salvage(&self.backing, noted, &self.damage, now)?;
         *guard = Some(self.backing.open()?);
         Ok(salvaged)
     }
@@ -156,19 +166,39 @@ impl Disk {
             let mut guard = self.lock();
             // Closed before it is opened again: redb locks the file.
             close(guard.take());
-            match self.backing.open() {
+            match self.reopened() {
                 Ok(database) => {
                     *guard = Some(database);
                     return Ok(None);
                 }
                 Err(error) if error.recovery() != Recovery::Salvage => return Err(error),
-                Err(_) => {}
+                Err(error) => {
+                    tracing::error!(%error, "The queue's database cannot be opened again.");
+                }
             }
         }
         if self.salvages.fetch_add(1, Ordering::Relaxed) >= SALVAGES_MAX {
             return Err(DiskError::Damaged("it was salvaged too often"));
         }
-        self.salvage(None, now).map(Some)
+        self.salvage(now).map(Some)
+    }
+
+    /// The database, opened once more, if everything is in it that was told to be recorded.
+    fn reopened(&self) -> Result<Database, DiskError> {
+        let database = self.backing.open()?;
+        let check = || {
+            let transaction = database.begin_read()?;
+            let counters = read_meta(&transaction.open_table(META)?, meta::COUNTERS)?;
+            let counters = counters.ok_or(DiskError::Damaged("its running numbers are lost"))?;
+            self.check_progress(&counters)
+        };
+        match catch_unwind(AssertUnwindSafe(check)).unwrap_or(Err(DiskError::Panicked)) {
+            Ok(()) => Ok(database),
+            Err(error) => {
+                close(Some(database));
+                Err(error)
+            }
+        }
     }
 
     /// Lets go of the database and its lock. Nothing is written or read afterwards.

@@ -9,6 +9,7 @@ use std::{
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use super::{codec, tables::Counters};
@@ -22,6 +23,8 @@ const BYTES: usize = 128;
 #[derive(Debug)]
 pub(super) struct Marker {
     file: File,
+    /// What was noted last, by this process or an earlier one; also where the file could not be written.
+    noted: Mutex<Option<Counters>>,
 }
 
 /// What the marker says.
@@ -47,16 +50,18 @@ impl Marker {
             .truncate(false)
             .mode(0o600)
             .open(path)?;
-        let marker = Self { file };
+        let noted = read(&file);
         let marked = match is_there {
             false => Marked::Never,
-            true => marker.read().map_or(Marked::Once, Marked::Until),
+            true => noted.map_or(Marked::Once, Marked::Until),
         };
-        Ok((marker, marked))
+        let noted = Mutex::new(noted);
+        Ok((Self { file, noted }, marked))
     }
 
     /// Notes how far the database has come.
     pub(super) fn note(&self, counters: &Counters) -> io::Result<()> {
+        *self.lock() = Some(*counters);
         let record = codec::encode("marker", b"", counters);
         let mut bytes = [0; BYTES];
         bytes[0] = u8::try_from(record.len()).unwrap_or_default();
@@ -69,12 +74,21 @@ impl Marker {
         self.file.sync_all()
     }
 
-    fn read(&self) -> Option<Counters> {
-        let mut bytes = [0; BYTES];
-        self.file.read_exact_at(&mut bytes, 0).ok()?;
-        let record = bytes.get(1..=usize::from(bytes[0]))?;
-        codec::decode("marker", b"", record).ok()
+    /// How far the database had come when that was noted last.
+    pub(super) fn noted(&self) -> Option<Counters> {
+        *self.lock()
     }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Counters>> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read(file: &File) -> Option<Counters> {
+    let mut bytes = [0; BYTES];
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    let record = bytes.get(1..=usize::from(bytes[0]))?;
+    codec::decode("marker", b"", record).ok()
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ impl Inner {
             ended: CancellationToken::new(),
         };
         let mut loaded = inner
-            .load_or_salvage(marked)
+            .load_or_salvage()
             .and_then(|mut loaded| {
                 inner.disk.note(&loaded.counters);
                 inner.settle(&mut loaded).map(|()| loaded)
@@ -150,22 +150,15 @@ impl Inner {
     }
 
     /// Loads; where the tables do not agree with each other, or have gone back, once more after a salvage.
-    fn load_or_salvage(&self, marked: Marked) -> Result<Loaded, DiskError> {
-        let until = match marked {
-            Marked::Until(counters) => Some(counters),
-            Marked::Never | Marked::Once => None,
-        };
+    fn load_or_salvage(&self) -> Result<Loaded, DiskError> {
         let loaded = self.load().and_then(|loaded| {
-            let is_behind = until.is_some_and(|until| until.revision > loaded.counters.revision);
-            if is_behind {
-                return Err(DiskError::Damaged("the last changes are missing"));
-            }
+            self.disk.check_progress(&loaded.counters)?;
             Ok(loaded)
         });
         match loaded {
             Err(error) if error.recovery() == Recovery::Salvage => {
                 tracing::error!(%error, "The queue's database cannot be loaded.");
-                self.disk.salvage(until, self.clock.now())?;
+                self.disk.salvage(self.clock.now())?;
                 self.load()
             }
             loaded => loaded,

@@ -8,13 +8,13 @@ use super::{
 };
 use crate::queue::Parked;
 
-async fn open(dir: &Arc<TempDir>, storage: &FaultyStorage) -> Fixture {
+pub(super) async fn open(dir: &Arc<TempDir>, storage: &FaultyStorage) -> Fixture {
     let backing = Backing::Faulty(dir.path().to_owned(), storage.clone());
     let config = config(dir.path());
     Fixture::open(dir.clone(), config, backing).await.unwrap()
 }
 
-async fn faulty() -> (Fixture, FaultyStorage, Arc<TempDir>) {
+pub(super) async fn faulty() -> (Fixture, FaultyStorage, Arc<TempDir>) {
     let (storage, dir) = (
         FaultyStorage::default(),
         Arc::new(tempfile::tempdir().unwrap()),
@@ -30,7 +30,7 @@ fn parked(item: &Item) -> Item {
 }
 
 /// Waits, in virtual time, until the writer has tried again.
-async fn next_try() {
+pub(super) async fn next_try() {
     tokio::time::sleep(Duration::from_secs(31)).await;
 }
 

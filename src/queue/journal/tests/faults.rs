@@ -1,7 +1,10 @@
 //! Storage that fails on demand, and that forgets what was not synced.
 
 use std::{
-    io,
+    fs::{self, File},
+    io::{self, Write},
+    ops::Range,
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -26,6 +29,8 @@ struct Shared {
     syncs_failing: AtomicU64,
     /// Bit by bit, the lowest first, whether the next syncs fail.
     failing_syncs_mask: AtomicU64,
+    /// What becomes of the bytes when a sync fails.
+    failing_sync_destroys: Mutex<Option<Range<usize>>>,
     operations: AtomicU64,
     epoch: AtomicU64,
 }
@@ -60,6 +65,37 @@ impl FaultyStorage {
     /// Of the next syncs those fail whose bit is set, the lowest bit first; what they were to sync stays as the process sees it.
     pub(in crate::queue) fn fail_syncs_of(&self, mask: u64) {
         self.shared.failing_syncs_mask.store(mask, Ordering::SeqCst);
+    }
+
+    /// The next sync that fails leaves no sense in these bytes.
+    pub(in crate::queue::journal) fn destroy_at_failing_sync(&self, bytes: Range<usize>) {
+        *self.shared.destroyed() = Some(bytes);
+    }
+
+    /// Changes the bytes behind the back of whoever has them open.
+    pub(in crate::queue::journal) fn change(&self, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut content = self.shared.content();
+        change(&mut content.current);
+        content.synced = content.current.clone();
+    }
+
+    /// The bytes as they are now.
+    pub(in crate::queue::journal) fn snapshot(&self) -> Vec<u8> {
+        self.shared.content().current.clone()
+    }
+
+    /// The bytes as they are now, in a file.
+    pub(in crate::queue::journal) fn pages(&self) -> io::Result<File> {
+        let mut file = tempfile::tempfile()?;
+        file.write_all(&self.snapshot())?;
+        Ok(file)
+    }
+
+    /// Has the bytes of this file from now on.
+    pub(in crate::queue::journal) fn replace(&self, file: &Path) -> io::Result<()> {
+        let bytes = fs::read(file)?;
+        self.change(|content| *content = bytes);
+        fs::remove_file(file)
     }
 
     /// After so many more writes and syncs everything fails, until [`FaultyStorage::heal`].
@@ -116,6 +152,11 @@ pub(in crate::queue) enum Keeps {
 impl Shared {
     fn content(&self) -> MutexGuard<'_, Content> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn destroyed(&self) -> MutexGuard<'_, Option<Range<usize>>> {
+        let destroyed = self.failing_sync_destroys.lock();
+        destroyed.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check(&self) -> io::Result<()> {
@@ -184,6 +225,9 @@ impl StorageBackend for Handle {
         let mask = &self.shared.failing_syncs_mask;
         let mask = mask.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |mask| Some(mask >> 1));
         if fails.is_ok() || mask.is_ok_and(|mask| mask & 1 == 1) {
+            if let Some(bytes) = self.shared.destroyed().take() {
+                self.shared.content().current[bytes].fill(0xa5);
+            }
             return Err(io::Error::other("EIO"));
         }
         let mut content = self.shared.content();

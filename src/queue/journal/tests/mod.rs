@@ -5,6 +5,7 @@ mod damage;
 mod failures;
 pub(in crate::queue) mod faults;
 mod receipts;
+mod recovery;
 mod salvage;
 mod sealing;
 

@@ -1,0 +1,159 @@
+//! Databases that are damaged, or go back, while the gateway runs: what was acknowledged is neither lost nor sent again by
+//! itself, and what was refused stays so.
+
+use super::{
+    failures::{faulty, next_try, open},
+    faults::{FaultyStorage, Keeps},
+    *,
+};
+use crate::queue::Parked;
+
+/// redb's header: which of two trees is the newer one, and where they are.
+const HEADER_BYTES: usize = 320;
+
+const AMBIGUOUS: State = State::Parked(Parked::Ambiguous);
+
+/// Nothing of this is written; the database is then in need of being opened again.
+async fn refuse_one(fixture: &Fixture) {
+    let refused = fixture.journal.append(fixture.write("refused")).await;
+    assert!(
+        matches!(refused, Err(AppendError::Unavailable(Unavailable::Failing))),
+        "{refused:?}"
+    );
+}
+
+fn indexed(fixture: &Fixture, item: &Item) -> Option<State> {
+    fixture.index.lock().unwrap().state(item.id)
+}
+
+/// What is there is there after a restart, and nothing more is found damaged.
+async fn assert_stays(fixture: Fixture, storage: &FaultyStorage, dir: &Arc<TempDir>, case: &str) {
+    let last = fixture.append("goes on").await;
+    let all = fixture.all().await;
+    assert_eq!(all.last(), Some(&last), "{case}");
+    fixture.close().await;
+    storage.crash(Keeps::Nothing);
+    let fixture = open(dir, storage).await;
+    assert_eq!(fixture.all().await, all, "{case}");
+    assert_eq!(fixture.journal.damage(), 0, "{case}: put right");
+}
+
+/// It was opened again as it had been earlier, and what had been acknowledged since was forgotten without a word.
+#[tokio::test(start_paused = true)]
+async fn a_database_that_goes_back_while_it_runs_is_noticed() {
+    let (fixture, storage, dir) = faulty().await;
+    let first = fixture.append("first").await;
+    let before = storage.snapshot();
+    fixture.append("lost").await;
+    storage.fail_after(0);
+    refuse_one(&fixture).await;
+    storage.change(|content| *content = before);
+    storage.heal();
+    next_try().await;
+    // It may have been delivered since.
+    let found = fixture.item(first.id).await.unwrap();
+    assert_eq!(found.state, AMBIGUOUS);
+    assert_eq!(indexed(&fixture, &first), Some(AMBIGUOUS));
+    assert_eq!(fixture.body(first.id).await, "first");
+    assert_eq!(fixture.journal.damage(), 2, "the one that is lost is said");
+    assert_eq!(fixture.append("later").await.seq, 3);
+    assert_stays(fixture, &storage, &dir, "").await;
+}
+
+/// The header alone goes back: what it does not know of is found on its pages, but for those that redb uses to open it.
+#[tokio::test(start_paused = true)]
+async fn what_a_header_that_goes_back_forgets_is_found_on_its_pages() {
+    let (fixture, storage, dir) = faulty().await;
+    let body = |number: u8| vec![number; 10_000];
+    let (mut items, mut before) = (Vec::new(), Vec::new());
+    for number in 0..20 {
+        if number == 10 {
+            before = storage.snapshot();
+        }
+        items.push(fixture.append(body(number)).await);
+    }
+    storage.fail_after(0);
+    refuse_one(&fixture).await;
+    storage.change(|content| {
+        content[..HEADER_BYTES].copy_from_slice(&before[..HEADER_BYTES]);
+    });
+    storage.heal();
+    next_try().await;
+    let mut found = [0; 2];
+    for (number, item) in (0..).zip(&items) {
+        let Some(now) = fixture.item(item.id).await else {
+            continue;
+        };
+        assert_eq!(now.state, AMBIGUOUS, "{number}");
+        assert_eq!(indexed(&fixture, item), Some(AMBIGUOUS), "{number}");
+        assert_eq!(fixture.body(item.id).await, body(number));
+        found[usize::from(number / 10)] += 1;
+    }
+    assert_eq!(found[0], 10, "what the header knows of");
+    assert!(found[1] > 0, "no page had it: nothing was shown");
+    assert_eq!(fixture.journal.damage(), 20, "lost ones are said");
+    assert_stays(fixture, &storage, &dir, "").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_not_saved_from_the_pages_of_its_commit() {
+    let mut saved = 0;
+    for operations in 0..30 {
+        let case = format!("after {operations} operations");
+        let (fixture, storage, dir) = faulty().await;
+        let first = fixture.append("first").await;
+        storage.fail_after(operations);
+        let refused = fixture.journal.append(fixture.write("refused")).await;
+        if let Ok(Appended::New(item)) = refused {
+            assert_eq!(indexed(&fixture, &item), Some(State::Queued), "{case}");
+            break;
+        }
+        storage.change(|content| content[..HEADER_BYTES].fill(0xa5));
+        storage.heal();
+        next_try().await;
+        let all = fixture.all().await;
+        assert_eq!(all.len(), 1, "{case}: {all:?}");
+        assert_eq!((all[0].id, all[0].state), (first.id, AMBIGUOUS), "{case}");
+        let counts = fixture.index.lock().unwrap().counts();
+        assert_eq!(counts.iter().sum::<usize>(), 1, "{case}");
+        // It was made again with the rest, to be removed.
+        saved += fixture.journal.damage() - 1;
+        assert_stays(fixture, &storage, &dir, &case).await;
+    }
+    assert!(saved > 0, "no page had it: nothing was shown");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_commit_meets_the_damage_is_appended_once_and_as_it_is() {
+    let key = KeyHash::new("me", "POST", "http://a.example/orders", "1");
+    let mut saved = 0;
+    for sync in 0..2 {
+        let case = format!("sync {sync}");
+        let (fixture, storage, dir) = faulty().await;
+        let first = fixture.append("first").await;
+        storage.destroy_at_failing_sync(0..HEADER_BYTES);
+        storage.fail_syncs_of(1 << sync);
+        let keyed = || NewWrite {
+            key: Some(key),
+            ..fixture.write("keyed")
+        };
+        let item = appended(fixture.journal.append(keyed()).await);
+        assert_eq!(item.state, State::Queued, "{case}");
+        assert_eq!(fixture.item(item.id).await.as_ref(), Some(&item), "{case}");
+        assert_eq!(fixture.body(item.id).await, "keyed", "{case}");
+        assert_eq!(indexed(&fixture, &item), Some(State::Queued), "{case}");
+        assert_eq!(indexed(&fixture, &first), Some(AMBIGUOUS), "{case}");
+        let counts = fixture.index.lock().unwrap().counts();
+        assert_eq!(counts.iter().sum::<usize>(), 2, "{case}");
+        match fixture.journal.append(keyed()).await.unwrap() {
+            Appended::Known(known) => assert_eq!(known, item, "{case}"),
+            Appended::New(again) => panic!("{case}: {again:?}"),
+        }
+        let all = fixture.all().await;
+        let ids: Vec<_> = all.iter().map(|item| item.id).collect();
+        assert_eq!(ids, [first.id, item.id], "{case}");
+        saved += fixture.journal.damage() - 1;
+        assert_stays(fixture, &storage, &dir, &case).await;
+    }
+    assert!(saved > 0, "it was on no page: nothing was shown");
+}
