@@ -125,6 +125,17 @@ pub(in crate::queue) struct AuditEntry {
     pub(in crate::queue) detail: String,
 }
 
+impl Pause {
+    /// Of everything, where it cannot be read what was paused: one too many is safe, one too few is not.
+    pub(super) fn of_everything(since: Timestamp) -> Self {
+        Self {
+            origin: None,
+            since,
+            reason: Some("The record of what was paused is damaged.".to_owned()),
+        }
+    }
+}
+
 impl NewBody {
     /// Its length.
     pub fn bytes(&self) -> u64 {

@@ -189,6 +189,12 @@ impl Inner {
 
     /// After the commit: the index first, then whoever waits, then the files that are not needed any more.
     fn finish(&self, batch: Batch, written: Written) {
+        for transition in &batch.transitions {
+            // It syncs: not while the index is held.
+            if let Change::Pause(pauses) = &transition.change {
+                self.disk.note_pauses(pauses);
+            }
+        }
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         for transition in &batch.transitions {
             match &transition.change {

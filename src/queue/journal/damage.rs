@@ -10,6 +10,7 @@ use std::{
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::tables::{meta, name};
 use crate::telemetry::{Metrics, OperationLabels};
 
 /// Damaged records that are remembered, so that reading one again counts nothing. Beyond this they count each time.
@@ -49,6 +50,12 @@ impl Damage {
         drop(seen);
         self.add(1);
         tracing::error!(table, "A record of the write queue is damaged.");
+    }
+
+    /// What was paused, where nothing says it any more.
+    pub(super) fn note_pauses(&self) {
+        self.note_record(name::META, meta::PAUSES.as_bytes());
+        tracing::error!("What was paused is not known any more; nothing is held back.");
     }
 
     /// So many records, of which no more is known.

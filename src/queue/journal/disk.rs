@@ -15,6 +15,7 @@ use redb::{Database, Durability, ReadTransaction, ReadableDatabase};
 use super::{
     super::item::ItemId,
     backing::Backing,
+    change::Pause,
     damage::Damage,
     error::{DiskError, Recovery},
     marker::Marker,
@@ -127,12 +128,19 @@ impl Disk {
         }
     }
 
+    /// Notes beside the database what is paused.
+    pub(super) fn note_pauses(&self, pauses: &[Pause]) {
+        if let Err(error) = self.marker.note_pauses(pauses) {
+            tracing::warn!(%error, "Cannot note what is paused in the queue's marker.");
+        }
+    }
+
     /// Whether a database with these running numbers has everything that was noted to be in it.
     ///
     /// # Errors
     /// [`DiskError::Damaged`] where it went back: commits are missing whose changes were told to be recorded.
     pub(super) fn check_progress(&self, counters: &Counters) -> Result<(), DiskError> {
-        match self.marker.noted() {
+        match self.marker.noted().counters {
             Some(noted) if noted.revision > counters.revision => {
                 Err(DiskError::Damaged("the last changes are missing"))
             }
@@ -145,7 +153,7 @@ impl Disk {
         let mut guard = self.lock();
         close(guard.take());
         let noted = self.marker.noted();
-        let salvaged = salvage::salvage(&self.backing, noted, &self.damage, now)?;
+        let salvaged = salvage::salvage(&self.backing, &noted, &self.damage, now)?;
         *guard = Some(self.backing.open()?);
         Ok(salvaged)
     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
+use serde::de::DeserializeOwned;
 
 use super::{
     super::{
@@ -75,44 +76,31 @@ impl Inner {
             check_format(read_meta(&meta, meta::FORMAT)?)?;
             loaded.counters = read_meta(&meta, meta::COUNTERS)?
                 .ok_or(DiskError::Damaged("its running numbers are lost"))?;
-            loaded.pauses = self.read_pauses(&meta)?;
-            loaded.clock_steps = self.read_clock_steps(&meta)?;
+            // What was held back stays so; where that cannot be read, everything is held back.
+            loaded.pauses = match self.setting(&meta, meta::PAUSES)? {
+                Sound::Is(pauses) => pauses,
+                Sound::Missing => Vec::new(),
+                Sound::Damaged => vec![Pause::of_everything(self.clock.now())],
+            };
+            // Where that cannot be read, nothing is known of how the clock was set.
+            loaded.clock_steps = match self.setting(&meta, meta::CLOCK_STEPS)? {
+                Sound::Is(steps) => steps,
+                Sound::Missing | Sound::Damaged => Vec::new(),
+            };
         }
         let listed = self.read_ended(transaction, loaded)?;
         self.read_items(transaction, loaded, listed)
     }
 
-    /// What was held back stays so; where that cannot be read, everything is held back.
-    fn read_pauses(
+    /// A setting of `meta`.
+    fn setting<T: DeserializeOwned>(
         &self,
         table: &impl ReadableTable<&'static str, &'static [u8]>,
-    ) -> Result<Vec<Pause>, DiskError> {
-        let key = meta::PAUSES;
+        key: &'static str,
+    ) -> Result<Sound<T>, DiskError> {
         let row = table.get(key)?;
         let row = row.as_ref().map(|row| row.value());
-        Ok(match self.sound(name::META, key.as_bytes(), row) {
-            Sound::Is(pauses) => pauses,
-            Sound::Missing => Vec::new(),
-            Sound::Damaged => vec![Pause {
-                origin: None,
-                since: self.clock.now(),
-                reason: Some("The record of what was paused is damaged.".to_owned()),
-            }],
-        })
-    }
-
-    /// Where that cannot be read, nothing is known of how the clock was set.
-    fn read_clock_steps(
-        &self,
-        table: &impl ReadableTable<&'static str, &'static [u8]>,
-    ) -> Result<Vec<ClockStep>, DiskError> {
-        let key = meta::CLOCK_STEPS;
-        let row = table.get(key)?;
-        let row = row.as_ref().map(|row| row.value());
-        Ok(match self.sound(name::META, key.as_bytes(), row) {
-            Sound::Is(steps) => steps,
-            Sound::Missing | Sound::Damaged => Vec::new(),
-        })
+        Ok(self.sound(name::META, key.as_bytes(), row))
     }
 
     /// The receipts that are listed.

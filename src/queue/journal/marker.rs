@@ -1,8 +1,13 @@
-//! `queue.marker`: beside the database, how far it had come. It tells a queue that was lost, or went back, from one that never
-//! was.
+//! `queue.marker`: beside the database, how far it had come, and what is paused. It tells a queue that was lost, or went back,
+//! from one that never was; and what is held back stays so where nothing of the database can be read.
 //!
-//! Written after each commit and not synced: it survives the process, and after a loss of power it is at most behind, which
-//! says nothing. A database that is behind its marker has lost commits.
+//! | At | What |
+//! |---|---|
+//! | 0 | length u8, record of [`Counters`]: written after each commit and not synced |
+//! | 192 | length u32, record of the [`Pause`]s: written when they change, and synced |
+//!
+//! The running numbers survive the process, and after a loss of power they are at most behind, which says nothing. A database
+//! that is behind its marker has lost commits.
 
 use std::{
     fs::{File, OpenOptions},
@@ -12,19 +17,46 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{codec, tables::Counters};
+use super::{
+    change::Pause,
+    codec,
+    tables::{Counters, meta},
+    transaction::Sound,
+};
 
 const FILE: &str = "queue.marker";
 
 /// The longest record of [`Counters`], with room: what is behind it in the file is of an earlier, longer one.
-const BYTES: usize = 128;
+const COUNTERS_BYTES: usize = 128;
+
+/// Where the pauses are.
+const PAUSES_AT: u64 = 192;
+
+/// Of the pauses' length.
+const LENGTH_BYTES: usize = 4;
+
+/// More than all origins of a configuration, each with a reason: what says that it is longer is damaged.
+const PAUSES_MAX_BYTES: u32 = 64 * 1024 * 1024;
 
 /// The open marker.
 #[derive(Debug)]
 pub(super) struct Marker {
     file: File,
-    /// What was noted last, by this process or an earlier one; also where the file could not be written.
-    noted: Mutex<Option<Counters>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    noted: Noted,
+    /// Whether the file says something else of the pauses.
+    is_unsaved: bool,
+}
+
+/// What was noted last, by this process or an earlier one; also where the file could not be written.
+#[derive(Clone, Debug)]
+pub(super) struct Noted {
+    pub(super) counters: Option<Counters>,
+    pub(super) pauses: Sound<Vec<Pause>>,
 }
 
 /// What the marker says.
@@ -50,23 +82,49 @@ impl Marker {
             .truncate(false)
             .mode(0o600)
             .open(path)?;
-        let noted = read(&file);
+        let noted = Noted {
+            counters: read_counters(&file),
+            pauses: read_pauses(&file),
+        };
         let marked = match is_there {
             false => Marked::Never,
-            true => noted.map_or(Marked::Once, Marked::Until),
+            true => noted.counters.map_or(Marked::Once, Marked::Until),
         };
-        let noted = Mutex::new(noted);
-        Ok((Self { file, noted }, marked))
+        let state = Mutex::new(State {
+            noted,
+            is_unsaved: false,
+        });
+        Ok((Self { file, state }, marked))
     }
 
     /// Notes how far the database has come.
     pub(super) fn note(&self, counters: &Counters) -> io::Result<()> {
-        *self.lock() = Some(*counters);
+        let mut state = self.lock();
+        state.noted.counters = Some(*counters);
         let record = codec::encode("marker", b"", counters);
-        let mut bytes = [0; BYTES];
+        let mut bytes = [0; COUNTERS_BYTES];
         bytes[0] = u8::try_from(record.len()).unwrap_or_default();
         bytes[1..=record.len()].copy_from_slice(&record);
-        self.file.write_all_at(&bytes, 0)
+        self.file.write_all_at(&bytes, 0)?;
+        self.save_pauses(&mut state)
+    }
+
+    /// Notes what is paused. Where that cannot be written it is tried again when more is noted.
+    pub(super) fn note_pauses(&self, pauses: &[Pause]) -> io::Result<()> {
+        let mut state = self.lock();
+        if let Sound::Is(noted) = &state.noted.pauses
+            && noted == pauses
+        {
+            return Ok(());
+        }
+        state.noted.pauses = Sound::Is(pauses.to_owned());
+        state.is_unsaved = true;
+        self.save_pauses(&mut state)
+    }
+
+    /// What was noted last.
+    pub(super) fn noted(&self) -> Noted {
+        self.lock().noted.clone()
     }
 
     /// Makes what was noted durable.
@@ -74,26 +132,56 @@ impl Marker {
         self.file.sync_all()
     }
 
-    /// How far the database had come when that was noted last.
-    pub(super) fn noted(&self) -> Option<Counters> {
-        *self.lock()
+    fn save_pauses(&self, state: &mut State) -> io::Result<()> {
+        if state.is_unsaved
+            && let Sound::Is(pauses) = &state.noted.pauses
+        {
+            let record = codec::encode("marker", meta::PAUSES.as_bytes(), pauses);
+            let length = u32::try_from(record.len()).map_err(io::Error::other)?;
+            let bytes = [&length.to_le_bytes(), record.as_slice()].concat();
+            self.file.write_all_at(&bytes, PAUSES_AT)?;
+            self.file.sync_data()?;
+            state.is_unsaved = false;
+        }
+        Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Counters>> {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn read(file: &File) -> Option<Counters> {
-    let mut bytes = [0; BYTES];
+fn read_counters(file: &File) -> Option<Counters> {
+    let mut bytes = [0; COUNTERS_BYTES];
     file.read_exact_at(&mut bytes, 0).ok()?;
     let record = bytes.get(1..=usize::from(bytes[0]))?;
     codec::decode("marker", b"", record).ok()
 }
 
+fn read_pauses(file: &File) -> Sound<Vec<Pause>> {
+    let mut length = [0; LENGTH_BYTES];
+    if file.read_exact_at(&mut length, PAUSES_AT).is_err() {
+        return Sound::Missing;
+    }
+    let length = u32::from_le_bytes(length);
+    if length > PAUSES_MAX_BYTES {
+        return Sound::Damaged;
+    }
+    let mut record = vec![0; length as usize];
+    let read = file.read_exact_at(&mut record, PAUSES_AT + LENGTH_BYTES as u64);
+    let pauses = read.ok().and_then(|()| {
+        let decoded = codec::decode("marker", meta::PAUSES.as_bytes(), &record);
+        decoded.ok()
+    });
+    pauses.map_or(Sound::Damaged, Sound::Is)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Counters, Marked, Marker};
+    use std::os::unix::fs::FileExt;
+
+    use super::{Counters, Marked, Marker, PAUSES_AT, Pause, Sound};
+    use crate::policy::Timestamp;
 
     #[test]
     fn a_marker_says_whether_there_was_a_queue_and_how_far_it_had_come() {
@@ -115,5 +203,32 @@ mod tests {
         counters = Counters::default();
         marker.note(&counters).unwrap();
         assert_eq!(Marker::open(dir.path()).unwrap().1, Marked::Until(counters));
+    }
+    #[test]
+    fn a_marker_says_what_is_paused_or_that_it_cannot() {
+        let dir = tempfile::tempdir().unwrap();
+        let noted = || Marker::open(dir.path()).unwrap().0.noted().pauses;
+        assert!(matches!(noted(), Sound::Missing));
+        let pause = |reason: &str| Pause {
+            origin: None,
+            since: Timestamp::from_secs(1_700_000_000),
+            reason: Some(reason.to_owned()),
+        };
+        let (marker, _) = Marker::open(dir.path()).unwrap();
+        let long = vec![pause(&"long".repeat(100)), pause("short")];
+        for pauses in [&long[..], &long[1..], &[]] {
+            marker.note_pauses(pauses).unwrap();
+            marker.note(&Counters::default()).unwrap();
+            match noted() {
+                Sound::Is(noted) => assert_eq!(noted, pauses),
+                other => panic!("{other:?}"),
+            }
+        }
+        marker.note_pauses(&long).unwrap();
+        // The power was lost while they were written.
+        marker.file.write_all_at(&[7; 9], PAUSES_AT + 20).unwrap();
+        assert!(matches!(noted(), Sound::Damaged));
+        marker.file.write_all_at(&[255; 4], PAUSES_AT).unwrap();
+        assert!(matches!(noted(), Sound::Damaged));
     }
 }

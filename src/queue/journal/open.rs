@@ -13,17 +13,19 @@ use super::{
     Inner, Journal,
     backing::Backing,
     batch::ReceiptLimits,
+    change::Pause,
     commit::State,
     damage::Damage,
     disk::{Disk, transact},
     error::{DiskError, OpenError, Recovery},
     ids::Ids,
     load::Loaded,
-    marker::{Marked, Marker},
+    marker::{Marked, Marker, Noted},
     salvage,
     space::Space,
     spool::{Spool, sync_directory},
     tables::Counters,
+    transaction::Sound,
     writer::{BATCH_MAX, Writer},
 };
 use crate::{
@@ -103,6 +105,7 @@ impl Inner {
             space: &space,
             damage: &damage,
             marked,
+            noted: marker.noted(),
             now,
         };
         let database = opening
@@ -137,6 +140,7 @@ impl Inner {
                 inner.settle(&mut loaded).map(|()| loaded)
             })
             .map_err(|error| open_error(&inner.disk.backing, error))?;
+        inner.disk.note_pauses(&loaded.pauses);
         inner.set_pauses(std::mem::take(&mut loaded.pauses));
         inner.resume_timeline(std::mem::take(&mut loaded.clock_steps));
         inner.space.check();
@@ -173,6 +177,7 @@ struct Opening<'a> {
     space: &'a Space,
     damage: &'a Damage,
     marked: Marked,
+    noted: Noted,
     now: Timestamp,
 }
 
@@ -196,11 +201,7 @@ impl Opening<'_> {
         match self.backing.open() {
             Err(error) if error.recovery() == Recovery::Salvage => {
                 tracing::error!(%error, "The queue's database cannot be opened.");
-                let until = match self.marked {
-                    Marked::Until(counters) => Some(counters),
-                    Marked::Never | Marked::Once => None,
-                };
-                salvage::salvage(self.backing, until, self.damage, self.now)?;
+                salvage::salvage(self.backing, &self.noted, self.damage, self.now)?;
                 self.backing.open()
             }
             opened => opened,
@@ -219,7 +220,11 @@ impl Opening<'_> {
                     ..before
                 };
             }
-            Ok(())
+            match &self.noted.pauses {
+                Sound::Is(pauses) => tables.put_pauses(pauses),
+                Sound::Missing => Ok(()),
+                Sound::Damaged => tables.put_pauses(&[Pause::of_everything(self.now)]),
+            }
         })?;
         // The file's name is as new as its content.
         sync_directory(self.backing.dir()).map_err(DiskError::File)?;
@@ -239,6 +244,9 @@ impl Opening<'_> {
                 .note_lost(lost, "queue.redb is missing or empty");
         } else if self.marked != Marked::Never {
             tracing::error!("queue.redb is missing or empty; no write was in it.");
+        }
+        if lost > 0 && matches!(self.noted.pauses, Sound::Missing) {
+            self.damage.note_pauses();
         }
     }
 }

@@ -377,7 +377,7 @@ impl<'t> Tables<'t> {
 }
 
 /// A record, if it is what was written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Sound<T> {
     Is(T),
     Missing,

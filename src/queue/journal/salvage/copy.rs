@@ -10,13 +10,14 @@ use redb::{Database, ReadableDatabase};
 
 use super::{
     super::{
+        change::Pause,
         codec,
         error::DiskError,
         tables::{
             ANSWERS, AUDIT, CONTENTS, Counters, ENDED, ITEMS, KEYS, KeyRow, META, meta, name,
             parse_ended_key,
         },
-        transaction::{check_format, read_meta},
+        transaction::{Sound, check_format, codec_row, read_meta},
     },
     Definition, ROWS_BYTES_MAX, ROWS_MAX, Rows, Salvage,
 };
@@ -44,8 +45,8 @@ impl Salvage<'_> {
         self.copy_known(CONTENTS, name::CONTENTS)?;
         self.copy_known(ITEMS, name::ITEMS)?;
         self.copy_known(ANSWERS, name::ANSWERS)?;
-        self.copy_meta(meta::PAUSES)?;
-        self.copy_meta(meta::CLOCK_STEPS)?;
+        self.copy_clock_steps()?;
+        self.pauses = self.read_pauses();
         Ok(found)
     }
 
@@ -130,13 +131,29 @@ impl Salvage<'_> {
         Ok(())
     }
 
-    fn copy_meta(&mut self, key: &'static str) -> Result<(), DiskError> {
-        let row = self.read(|source| {
+    /// What was paused; `None` where not even that there is no record of it can be read.
+    fn read_pauses(&mut self) -> Option<Sound<Vec<Pause>>> {
+        let key = meta::PAUSES;
+        let row = self.meta(key).ok()?;
+        Some(codec_row(
+            self.damage,
+            name::META,
+            key.as_bytes(),
+            row.as_deref(),
+        ))
+    }
+
+    fn meta(&mut self, key: &'static str) -> Result<Option<Vec<u8>>, DiskError> {
+        self.read(|source| {
             let transaction = source.begin_read()?;
             let row = transaction.open_table(META)?.get(key)?;
             Ok(row.map(|row| row.value().to_vec()))
-        });
-        let Ok(Some(row)) = row else {
+        })
+    }
+
+    fn copy_clock_steps(&mut self) -> Result<(), DiskError> {
+        let key = meta::CLOCK_STEPS;
+        let Ok(Some(row)) = self.meta(key) else {
             return Ok(());
         };
         self.transact(|tables| {

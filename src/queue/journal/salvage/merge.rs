@@ -33,17 +33,17 @@ pub(super) struct Scanned {
     /// The newest page of running numbers.
     pub(super) meta: Option<Meta>,
     /// What is on pages of that table without them: it may go over several.
-    loose: Settings,
+    pub(super) loose: Vec<Settings>,
 }
 
 /// A page of the database's own table.
 pub(super) struct Meta {
     pub(super) counters: Counters,
-    settings: Settings,
+    pub(super) settings: Settings,
 }
 
 /// What is kept besides the running numbers, by its key.
-type Settings = BTreeMap<&'static str, Vec<u8>>;
+pub(super) type Settings = BTreeMap<&'static str, Vec<u8>>;
 
 /// Rows that wait to be put in.
 #[derive(Default)]
@@ -117,24 +117,6 @@ impl Salvage<'_> {
         }
         Ok(())
     }
-
-    /// What was paused, and how the clock was set, if a page says it that is newer than the database as it could be read.
-    pub(super) fn restore_settings(&mut self, found: Option<Counters>) -> Result<(), DiskError> {
-        let Some(meta) = &self.scanned.meta else {
-            return Ok(());
-        };
-        if found.is_some_and(|found| found.revision >= meta.counters.revision) {
-            return Ok(());
-        }
-        let mut settings = self.scanned.loose.clone();
-        settings.extend(meta.settings.clone());
-        self.transact(|tables| {
-            for (key, row) in &settings {
-                tables.meta.insert(key, row.as_slice())?;
-            }
-            Ok(())
-        })
-    }
 }
 
 impl Waiting {
@@ -172,7 +154,7 @@ impl Scanned {
         let counters = row(meta::COUNTERS)
             .and_then(|row| codec::decode(name::META, meta::COUNTERS.as_bytes(), row).ok());
         let Some(counters): Option<Counters> = counters else {
-            self.loose.extend(settings);
+            self.loose.push(settings.collect());
             return;
         };
         let newest = self.meta.as_ref().map(|meta| meta.counters.revision);

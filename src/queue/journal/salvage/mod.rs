@@ -2,7 +2,8 @@
 //!
 //! Every record that is what was written is copied into a new database, which then takes the place of the damaged one; that is
 //! set aside whole. First through redb, as far as it still finds its way ([`copy`]); then from every page of the file that
-//! proves a record, whatever holds the pages together ([`scan`], [`merge`]). A write of which only a part is left is made
+//! proves a record, whatever holds the pages together ([`scan`], [`merge`]); what is paused and how the clock was set from
+//! wherever it is said ([`settings`]). A write of which only a part is left is made
 //! again from it ([`complete`]).
 //!
 //! What is found on a page may be of some time ago: of a write that is there twice the newest is taken, but a newer one may be
@@ -14,6 +15,7 @@ mod complete;
 mod copy;
 mod merge;
 mod scan;
+mod settings;
 
 use std::{collections::BTreeSet, fs, io};
 
@@ -23,9 +25,12 @@ use self::merge::Scanned;
 use super::{
     super::item::{Item, ItemId},
     backing::{Backing, open_file},
+    change::Pause,
     damage::Damage,
     error::DiskError,
+    marker::Noted,
     tables::{Counters, name},
+    transaction::Sound,
 };
 use crate::policy::Timestamp;
 
@@ -58,15 +63,17 @@ struct Salvage<'a> {
     /// Whether there were commits after what redb reads.
     is_behind: bool,
     scanned: Scanned,
+    /// What was paused, as redb reads it. `None`: it cannot.
+    pauses: Option<Sound<Vec<Pause>>>,
     now: Timestamp,
 }
 
 /// Copies what can be read into a new database, and puts that in place.
 ///
-/// `marked` is how far the database had come, as far as is known.
+/// `noted` is how far the database had come, and what was paused, as far as is known.
 pub(super) fn salvage(
     backing: &Backing,
-    marked: Option<Counters>,
+    noted: &Noted,
     damage: &Damage,
     now: Timestamp,
 ) -> Result<Salvaged, DiskError> {
@@ -86,16 +93,18 @@ pub(super) fn salvage(
         has_failed: false,
         is_behind: false,
         scanned: Scanned::default(),
+        pauses: None,
         now,
     };
-    let salvaged = salvage.run(marked)?;
+    let salvaged = salvage.run(noted)?;
     drop(salvage);
     backing.replace().map_err(DiskError::File)?;
     Ok(salvaged)
 }
 
 impl Salvage<'_> {
-    fn run(&mut self, marked: Option<Counters>) -> Result<Salvaged, DiskError> {
+    fn run(&mut self, noted: &Noted) -> Result<Salvaged, DiskError> {
+        let marked = noted.counters;
         let found = match self.read(|_| Ok(())) {
             Ok(()) => self.copy_all()?,
             Err(error) => {
@@ -107,7 +116,8 @@ impl Salvage<'_> {
         self.is_behind = found.is_some() && revision(marked) > revision(found);
         let until = found.filter(|found| self.is_whole(found));
         self.scan(until)?;
-        self.restore_settings(found)?;
+        self.restore_pauses(found, &noted.pauses)?;
+        self.restore_clock_steps(found)?;
         let rebuilt = self.complete()?;
         let scanned = self.scanned.meta.as_ref().map(|meta| meta.counters);
         let before = [found, scanned, marked].into_iter().flatten();

@@ -11,14 +11,14 @@ use crate::queue::{Answer, Attempt, Dead, Parked, journal::codec};
 const PAGE_BYTES: usize = 4_096;
 
 /// Changes the database of a closed queue.
-fn change(dir: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn change(dir: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let path = dir.join("queue.redb");
     let mut content = fs::read(&path).unwrap();
     change(&mut content);
     fs::write(path, content).unwrap();
 }
 
-fn destroy_header(content: &mut [u8]) {
+pub(super) fn destroy_header(content: &mut [u8]) {
     content[..PAGE_BYTES].fill(0xa5);
 }
 

@@ -1,0 +1,94 @@
+//! What an operator holds back stays so, whatever becomes of the database.
+
+use std::{fs, os::unix::fs::FileExt};
+
+use super::{damage::copy, salvage::destroy_header, *};
+
+fn pause(name: Option<&str>) -> Pause {
+    Pause {
+        origin: name.map(|name| Origin::Upstream(name.to_owned())),
+        since: Timestamp::from_secs(1_700_000_000),
+        reason: None,
+    }
+}
+
+/// Three files of one closed queue: before anything was paused, while `a` was, and while only `b` was.
+async fn paused_queue() -> (Arc<TempDir>, [Vec<u8>; 3]) {
+    let mut fixture = Fixture::new().await;
+    let mut files = [const { Vec::new() }; 3];
+    for (name, file) in [None, Some("a"), Some("b")].into_iter().zip(&mut files) {
+        if name.is_some() {
+            let paused = Change::Pause(vec![pause(name)]);
+            fixture.journal.record(paused).await.unwrap();
+        }
+        fixture.append("pending").await;
+        let (dir, config) = fixture.close().await;
+        *file = fs::read(dir.path().join("queue.redb")).unwrap();
+        let backing = Backing::Directory(dir.path().to_owned());
+        fixture = Fixture::open(dir, config, backing).await.unwrap();
+    }
+    (fixture.close().await.0, files)
+}
+
+/// Of a database without a page that says it, every pause was forgotten: what an operator had held back was sent.
+#[tokio::test]
+async fn what_was_paused_stays_so_whatever_is_left_of_the_database() {
+    let (dir, [without, with_a, with_b]) = paused_queue().await;
+    let garbage = vec![0xa5; with_b.len()];
+    let no_header = |mut content: Vec<u8>| {
+        destroy_header(&mut content);
+        content
+    };
+    let (a, b) = (pause(Some("a")), pause(Some("b")));
+    let cases = [
+        ("whole", with_b.clone(), vec![b.clone()]),
+        ("pages", no_header(with_b), vec![b.clone()]),
+        ("garbage", garbage, vec![b.clone()]),
+        ("empty", Vec::new(), vec![b.clone()]),
+        ("gone back before it", without.clone(), vec![b.clone()]),
+        ("older pages", no_header(without), vec![b.clone()]),
+        // Whether it was lifted since is not for the file to say.
+        ("gone back", with_a.clone(), vec![a.clone(), b.clone()]),
+        ("older pages with one", no_header(with_a), vec![a, b]),
+    ];
+    for (case, content, expected) in cases {
+        let fixture = copy(&dir, |dir| {
+            fs::write(dir.join("queue.redb"), content).unwrap();
+        })
+        .await;
+        let mut pauses = fixture.journal.pauses();
+        pauses.sort_by_key(|pause| pause.origin.as_ref().map(ToString::to_string));
+        assert_eq!(pauses, expected, "{case}");
+        let before = fixture.journal.pauses();
+        assert_eq!(fixture.reopen().await.journal.pauses(), before, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn that_nothing_says_what_was_paused_is_said_and_what_cannot_be_read_holds_everything() {
+    let (dir, [.., with_b]) = paused_queue().await;
+    let garbage = vec![0xa5; with_b.len()];
+    let fixture = copy(&dir, |dir| {
+        fs::write(dir.join("queue.redb"), &garbage).unwrap();
+        fs::remove_file(dir.join("queue.marker")).unwrap();
+    })
+    .await;
+    assert_eq!(fixture.journal.pauses(), []);
+    let unsaid = "how many writes there were, and what was paused";
+    assert_eq!(fixture.journal.damage(), 2, "{unsaid}");
+    for content in [&garbage[..], &[]] {
+        let fixture = copy(&dir, |dir| {
+            fs::write(dir.join("queue.redb"), content).unwrap();
+            let marker = fs::File::options()
+                .write(true)
+                .open(dir.join("queue.marker"))
+                .unwrap();
+            let bytes = marker.metadata().unwrap().len();
+            marker.write_all_at(&[0xa5], bytes - 1).unwrap();
+        })
+        .await;
+        let pauses = fixture.journal.pauses();
+        assert_eq!(pauses.len(), 1);
+        assert_eq!(pauses[0].origin, None, "everything");
+    }
+}
