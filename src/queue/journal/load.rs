@@ -17,7 +17,7 @@ use super::{
     INLINE_BODY_MAX_BYTES, Inner,
     batch::Receipts,
     change::Pause,
-    codec,
+    codec::Codec,
     error::DiskError,
     tables::{
         CONTENTS, Counters, ENDED, EndedRow, ITEMS, ItemRow, META, ended_key, meta, name,
@@ -73,8 +73,11 @@ impl Inner {
     ) -> Result<(), DiskError> {
         {
             let meta = transaction.open_table(META)?;
-            check_format(read_meta(&meta, meta::FORMAT)?)?;
-            loaded.counters = read_meta(&meta, meta::COUNTERS)?
+            check_format(read_meta(&meta, Codec::UNSEEDED, meta::FORMAT)?)?;
+            if read_meta(&meta, Codec::UNSEEDED, meta::SEED)? != Some(self.disk.codec) {
+                return Err(DiskError::Damaged("its seed is lost"));
+            }
+            loaded.counters = read_meta(&meta, self.disk.codec, meta::COUNTERS)?
                 .ok_or(DiskError::Damaged("its running numbers are lost"))?;
             // What was held back stays so; where that cannot be read, everything is held back.
             loaded.pauses = match self.setting(&meta, meta::PAUSES)? {
@@ -186,7 +189,7 @@ impl Inner {
         row: &[u8],
         now: Timestamp,
     ) -> Result<(Item, bool), DiskError> {
-        match codec::decode(name::ITEMS, id.as_bytes(), row) {
+        match self.disk.codec.decode(name::ITEMS, id.as_bytes(), row) {
             Ok(ItemRow {
                 item, recorded_at, ..
             }) => {

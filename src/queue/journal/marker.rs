@@ -1,9 +1,10 @@
-//! `queue.marker`: beside the database, how far it had come, and what is paused. It tells a queue that was lost, or went back,
+//! `queue.marker`: beside the database, how far it had come, the seed of its records, and what is paused. It tells a queue that was lost, or went back,
 //! from one that never was; and what is held back stays so where nothing of the database can be read.
 //!
 //! | At | What |
 //! |---|---|
 //! | 0 | length u8, record of [`Counters`]: written after each commit and not synced |
+//! | 128 | length u8, record of the database's [`Codec`]: written when it is made, and synced |
 //! | 192 | length u32, record of the [`Pause`]s: written when they change, and synced |
 //!
 //! The running numbers survive the process, and after a loss of power they are at most behind, which says nothing. A database
@@ -17,17 +18,31 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use serde::{Serialize, de::DeserializeOwned};
+
 use super::{
     change::Pause,
-    codec,
+    codec::Codec,
     tables::{Counters, meta},
     transaction::Sound,
 };
 
 const FILE: &str = "queue.marker";
 
+/// In place of a table's name.
+const TABLE: &str = "marker";
+
+/// Nobody else writes to the file, and it is where the seed is from.
+const RECORDS: Codec = Codec::UNSEEDED;
+
 /// The longest record of [`Counters`], with room: what is behind it in the file is of an earlier, longer one.
 const COUNTERS_BYTES: usize = 128;
+
+/// Where the seed is.
+const SEED_AT: u64 = 128;
+
+/// Of the seed, with room.
+const SEED_BYTES: usize = 64;
 
 /// Where the pauses are.
 const PAUSES_AT: u64 = 192;
@@ -56,6 +71,7 @@ struct State {
 #[derive(Clone, Debug)]
 pub(super) struct Noted {
     pub(super) counters: Option<Counters>,
+    pub(super) codec: Option<Codec>,
     pub(super) pauses: Sound<Vec<Pause>>,
 }
 
@@ -83,7 +99,8 @@ impl Marker {
             .mode(0o600)
             .open(path)?;
         let noted = Noted {
-            counters: read_counters(&file),
+            counters: read_short::<_, COUNTERS_BYTES>(&file, 0, ""),
+            codec: read_short::<_, SEED_BYTES>(&file, SEED_AT, meta::SEED),
             pauses: read_pauses(&file),
         };
         let marked = match is_there {
@@ -101,12 +118,19 @@ impl Marker {
     pub(super) fn note(&self, counters: &Counters) -> io::Result<()> {
         let mut state = self.lock();
         state.noted.counters = Some(*counters);
-        let record = codec::encode("marker", b"", counters);
-        let mut bytes = [0; COUNTERS_BYTES];
-        bytes[0] = u8::try_from(record.len()).unwrap_or_default();
-        bytes[1..=record.len()].copy_from_slice(&record);
-        self.file.write_all_at(&bytes, 0)?;
+        self.write_short::<COUNTERS_BYTES>(0, "", counters)?;
         self.save_pauses(&mut state)
+    }
+
+    /// Notes what the database's records are made with.
+    pub(super) fn note_seed(&self, codec: Codec) -> io::Result<()> {
+        if self.lock().noted.codec == Some(codec) {
+            return Ok(());
+        }
+        self.write_short::<SEED_BYTES>(SEED_AT, meta::SEED, &codec)?;
+        self.file.sync_data()?;
+        self.lock().noted.codec = Some(codec);
+        Ok(())
     }
 
     /// Notes what is paused. Where that cannot be written it is tried again when more is noted.
@@ -132,11 +156,25 @@ impl Marker {
         self.file.sync_all()
     }
 
+    /// One write, so that no other is between its length and its record.
+    fn write_short<const N: usize>(
+        &self,
+        at: u64,
+        key: &str,
+        value: &impl Serialize,
+    ) -> io::Result<()> {
+        let record = RECORDS.encode(TABLE, key.as_bytes(), value);
+        let mut bytes = [0; N];
+        bytes[0] = u8::try_from(record.len()).unwrap_or_default();
+        bytes[1..=record.len()].copy_from_slice(&record);
+        self.file.write_all_at(&bytes, at)
+    }
+
     fn save_pauses(&self, state: &mut State) -> io::Result<()> {
         if state.is_unsaved
             && let Sound::Is(pauses) = &state.noted.pauses
         {
-            let record = codec::encode("marker", meta::PAUSES.as_bytes(), pauses);
+            let record = RECORDS.encode(TABLE, meta::PAUSES.as_bytes(), pauses);
             let length = u32::try_from(record.len()).map_err(io::Error::other)?;
             let bytes = [&length.to_le_bytes(), record.as_slice()].concat();
             self.file.write_all_at(&bytes, PAUSES_AT)?;
@@ -151,11 +189,11 @@ impl Marker {
     }
 }
 
-fn read_counters(file: &File) -> Option<Counters> {
-    let mut bytes = [0; COUNTERS_BYTES];
-    file.read_exact_at(&mut bytes, 0).ok()?;
+fn read_short<T: DeserializeOwned, const N: usize>(file: &File, at: u64, key: &str) -> Option<T> {
+    let mut bytes = [0; N];
+    file.read_exact_at(&mut bytes, at).ok()?;
     let record = bytes.get(1..=usize::from(bytes[0]))?;
-    codec::decode("marker", b"", record).ok()
+    RECORDS.decode(TABLE, key.as_bytes(), record).ok()
 }
 
 fn read_pauses(file: &File) -> Sound<Vec<Pause>> {
@@ -170,7 +208,7 @@ fn read_pauses(file: &File) -> Sound<Vec<Pause>> {
     let mut record = vec![0; length as usize];
     let read = file.read_exact_at(&mut record, PAUSES_AT + LENGTH_BYTES as u64);
     let pauses = read.ok().and_then(|()| {
-        let decoded = codec::decode("marker", meta::PAUSES.as_bytes(), &record);
+        let decoded = RECORDS.decode(TABLE, meta::PAUSES.as_bytes(), &record);
         decoded.ok()
     });
     pauses.map_or(Sound::Damaged, Sound::Is)
@@ -180,7 +218,7 @@ fn read_pauses(file: &File) -> Sound<Vec<Pause>> {
 mod tests {
     use std::os::unix::fs::FileExt;
 
-    use super::{Counters, Marked, Marker, PAUSES_AT, Pause, Sound};
+    use super::{Codec, Counters, Marked, Marker, PAUSES_AT, Pause, Sound};
     use crate::policy::Timestamp;
 
     #[test]
@@ -204,6 +242,19 @@ mod tests {
         marker.note(&counters).unwrap();
         assert_eq!(Marker::open(dir.path()).unwrap().1, Marked::Until(counters));
     }
+    #[test]
+    fn a_marker_says_what_records_are_made_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let (marker, _) = Marker::open(dir.path()).unwrap();
+        assert_eq!(marker.noted().codec, None);
+        let codec = Codec::new();
+        marker.note_seed(codec).unwrap();
+        marker.note(&Counters::default()).unwrap();
+        marker.note_pauses(&[]).unwrap();
+        let (marker, _) = Marker::open(dir.path()).unwrap();
+        assert_eq!(marker.noted().codec, Some(codec));
+    }
+
     #[test]
     fn a_marker_says_what_is_paused_or_that_it_cannot() {
         let dir = tempfile::tempdir().unwrap();

@@ -3,9 +3,11 @@
 use std::{
     fs, io,
     os::unix::fs::DirBuilderExt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
 };
 
+use redb::{Database, ReadableDatabase};
 use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -14,6 +16,7 @@ use super::{
     backing::Backing,
     batch::ReceiptLimits,
     change::Pause,
+    codec::Codec,
     commit::State,
     damage::Damage,
     disk::{Disk, transact},
@@ -24,8 +27,8 @@ use super::{
     salvage,
     space::Space,
     spool::{Spool, sync_directory},
-    tables::Counters,
-    transaction::Sound,
+    tables::{Counters, META, meta},
+    transaction::{Sound, check_format, read_meta},
     writer::{BATCH_MAX, Writer},
 };
 use crate::{
@@ -108,14 +111,14 @@ impl Inner {
             noted: marker.noted(),
             now,
         };
-        let database = opening
+        let (database, codec) = opening
             .database()
             .map_err(|error| open_error(&backing, error))?;
         spool
             .prepare()
             .map_err(io("make the spool of", &backing.file()))?;
         let inner = Self {
-            disk: Disk::new(backing, marker, damage, database),
+            disk: Disk::new(backing, marker, damage, codec, database),
             spool,
             space,
             keyring,
@@ -140,6 +143,7 @@ impl Inner {
                 inner.settle(&mut loaded).map(|()| loaded)
             })
             .map_err(|error| open_error(&inner.disk.backing, error))?;
+        inner.disk.note_seed();
         inner.disk.note_pauses(&loaded.pauses);
         inner.set_pauses(std::mem::take(&mut loaded.pauses));
         inner.resume_timeline(std::mem::take(&mut loaded.clock_steps));
@@ -182,7 +186,7 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    fn database(&self) -> Result<redb::Database, DiskError> {
+    fn database(&self) -> Result<(Database, Codec), DiskError> {
         match self.try_database() {
             // Opening writes a little.
             Err(error) if error.is_no_space() && self.space.give_up_reserve() => {
@@ -192,26 +196,42 @@ impl Opening<'_> {
         }
     }
 
-    fn try_database(&self) -> Result<redb::Database, DiskError> {
+    fn try_database(&self) -> Result<(Database, Codec), DiskError> {
         let is_there = self.backing.bytes().map_err(DiskError::File)?.is_some();
         if !is_there {
             self.note_missing();
-            return self.start_new();
+            let codec = self.noted.codec.unwrap_or_else(Codec::new);
+            return Ok((self.start_new(codec)?, codec));
         }
         match self.backing.open() {
             Err(error) if error.recovery() == Recovery::Salvage => {
                 tracing::error!(%error, "The queue's database cannot be opened.");
-                salvage::salvage(self.backing, &self.noted, self.damage, self.now)?;
-                self.backing.open()
+                let codec = self.codec(None);
+                salvage::salvage(self.backing, codec, &self.noted, self.damage, self.now)?;
+                Ok((self.backing.open()?, codec))
             }
-            opened => opened,
+            Err(error) => Err(error),
+            Ok(database) => {
+                let codec = self.codec(codec_of(&database)?);
+                Ok((database, codec))
+            }
         }
     }
 
+    /// What the records are made with: as the database says it, or else the marker. Where neither does, none of them is one.
+    fn codec(&self, found: Option<Codec>) -> Codec {
+        found.or(self.noted.codec).unwrap_or_else(|| {
+            tracing::error!(
+                "The seed of the queue's records is lost: none of them can be trusted any more."
+            );
+            Codec::new()
+        })
+    }
+
     /// A new database, or one that goes on where a lost one had come to.
-    fn start_new(&self) -> Result<redb::Database, DiskError> {
+    fn start_new(&self, codec: Codec) -> Result<Database, DiskError> {
         let database = self.backing.open()?;
-        transact(&database, self.damage, |tables| {
+        transact(&database, self.damage, codec, |tables| {
             if let Marked::Until(before) = self.marked {
                 tables.counters = Counters {
                     revision: before.revision.saturating_add(1),
@@ -248,6 +268,23 @@ impl Opening<'_> {
         if lost > 0 && matches!(self.noted.pauses, Sound::Missing) {
             self.damage.note_pauses();
         }
+    }
+}
+
+/// The seed as redb's tree says it, where it can be read.
+///
+/// # Errors
+/// Where another version made the database.
+fn codec_of(database: &Database) -> Result<Option<Codec>, DiskError> {
+    let read = || {
+        let meta = database.begin_read()?.open_table(META)?;
+        check_format(read_meta(&meta, Codec::UNSEEDED, meta::FORMAT)?)?;
+        read_meta(&meta, Codec::UNSEEDED, meta::SEED)
+    };
+    match catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(DiskError::Panicked)) {
+        Err(DiskError::Format(found)) => Err(DiskError::Format(found)),
+        // Loading finds out what is the matter.
+        found => Ok(found.ok().flatten()),
     }
 }
 

@@ -216,6 +216,6 @@ impl Inner {
         key: &[u8],
         row: Option<&[u8]>,
     ) -> Sound<T> {
-        codec_row(&self.disk.damage, table, key, row)
+        codec_row(self.disk.codec, &self.disk.damage, table, key, row)
     }
 }

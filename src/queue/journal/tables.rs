@@ -8,7 +8,7 @@
 //! | `keys` | hash of an idempotency key and whose it is | [`KeyRow`] |
 //! | `ended` | time of the end, id | [`EndedRow`] |
 //! | `audit` | running number | [`AuditEntry`](super::AuditEntry) |
-//! | `meta` | `format`, `counters`, `pauses`, `clock-steps` | `u32`, [`Counters`], [`Pause`](super::Pause)s, [`ClockStep`](crate::queue::timeline::ClockStep)s |
+//! | `meta` | `format`, `seed`, `counters`, `pauses`, `clock-steps` | `u32`, [`Codec`](super::codec::Codec), [`Counters`], [`Pause`](super::Pause)s, [`ClockStep`](crate::queue::timeline::ClockStep)s |
 
 use std::borrow::Cow;
 
@@ -42,9 +42,10 @@ pub(super) mod name {
     pub(in super::super) const META: &str = "meta";
 }
 
-/// Keys of `meta`.
+/// Keys of `meta`. The first two are of records without a seed.
 pub(super) mod meta {
     pub(in super::super) const FORMAT: &str = "format";
+    pub(in super::super) const SEED: &str = "seed";
     pub(in super::super) const COUNTERS: &str = "counters";
     pub(in super::super) const PAUSES: &str = "pauses";
     pub(in super::super) const CLOCK_STEPS: &str = "clock-steps";

@@ -6,7 +6,7 @@ use std::{
 };
 
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     super::{
@@ -15,7 +15,7 @@ use super::{
     },
     batch::Receipts,
     change::{AuditEntry, KeyHash, Pause},
-    codec,
+    codec::Codec,
     damage::Damage,
     error::DiskError,
     rebuild,
@@ -42,6 +42,7 @@ pub(super) struct Tables<'t> {
     pub(super) meta: Table<'t, &'static str, &'static [u8]>,
     pub(super) counters: Counters,
     damage: &'t Damage,
+    codec: Codec,
 }
 
 /// What a removed or ended write leaves behind.
@@ -56,16 +57,17 @@ impl<'t> Tables<'t> {
     pub(super) fn open(
         transaction: &'t WriteTransaction,
         damage: &'t Damage,
+        codec: Codec,
     ) -> Result<Self, DiskError> {
         let mut meta = transaction.open_table(META)?;
         let is_new = meta.is_empty()?;
         let mut counters = Counters::default();
         if is_new {
-            let record = codec::encode(name::META, meta::FORMAT.as_bytes(), &FORMAT);
-            meta.insert(meta::FORMAT, record.as_slice())?;
+            put_meta(&mut meta, Codec::UNSEEDED, meta::FORMAT, &FORMAT)?;
+            put_meta(&mut meta, Codec::UNSEEDED, meta::SEED, &codec)?;
         } else {
-            check_format(read_meta(&meta, meta::FORMAT)?)?;
-            counters = read_meta(&meta, meta::COUNTERS)?
+            check_format(read_meta(&meta, Codec::UNSEEDED, meta::FORMAT)?)?;
+            counters = read_meta(&meta, codec, meta::COUNTERS)?
                 .ok_or(DiskError::Damaged("its running numbers are lost"))?;
         }
         counters.revision += 1;
@@ -79,14 +81,13 @@ impl<'t> Tables<'t> {
             meta,
             counters,
             damage,
+            codec,
         })
     }
 
     /// Writes the running numbers.
     pub(super) fn finish(mut self) -> Result<Counters, DiskError> {
-        let key = meta::COUNTERS;
-        let record = codec::encode(name::META, key.as_bytes(), &self.counters);
-        self.meta.insert(key, record.as_slice())?;
+        put_meta(&mut self.meta, self.codec, meta::COUNTERS, &self.counters)?;
         Ok(self.counters)
     }
 
@@ -97,7 +98,7 @@ impl<'t> Tables<'t> {
             item: Cow::Borrowed(item),
         };
         let key = item.id.as_bytes();
-        let record = codec::encode(name::ITEMS, key, &row);
+        let record = self.codec.encode(name::ITEMS, key, &row);
         self.items.insert(key, record.as_slice())?;
         Ok(())
     }
@@ -115,7 +116,7 @@ impl<'t> Tables<'t> {
             content: Cow::Borrowed(content),
         };
         let key = accepted.id.as_bytes();
-        let record = codec::encode(name::CONTENTS, key, &row);
+        let record = self.codec.encode(name::CONTENTS, key, &row);
         self.contents.insert(key, record.as_slice())?;
         Ok(())
     }
@@ -126,7 +127,7 @@ impl<'t> Tables<'t> {
             id: item.id,
             body_sha256: item.body_sha256,
         };
-        let record = codec::encode(name::KEYS, key.as_bytes(), &row);
+        let record = self.codec.encode(name::KEYS, key.as_bytes(), &row);
         self.keys.insert(key.as_bytes(), record.as_slice())?;
         Ok(())
     }
@@ -183,7 +184,7 @@ impl<'t> Tables<'t> {
             None => drop(self.answers.remove(id.as_bytes())?),
         }
         let ended_key = ended_key(item.ended_at.unwrap_or(now), id);
-        let record = codec::encode(name::ENDED, &ended_key, &row);
+        let record = self.codec.encode(name::ENDED, &ended_key, &row);
         self.ended.insert(&ended_key, record.as_slice())?;
         self.counters.answer_bytes = self.counters.answer_bytes.saturating_add(row.answer_bytes);
         self.put_item(item, now)?;
@@ -192,7 +193,7 @@ impl<'t> Tables<'t> {
 
     /// Keeps what the origin answered.
     pub(super) fn put_answer(&mut self, id: ItemId, answer: &Answer) -> Result<(), DiskError> {
-        let record = codec::encode(name::ANSWERS, id.as_bytes(), answer);
+        let record = self.codec.encode(name::ANSWERS, id.as_bytes(), answer);
         self.answers.insert(id.as_bytes(), record.as_slice())?;
         Ok(())
     }
@@ -262,7 +263,7 @@ impl<'t> Tables<'t> {
             key: key_hash,
             answer_bytes: self.answer_bytes(item.id)?,
         };
-        let record = codec::encode(name::ENDED, &key, &row);
+        let record = self.codec.encode(name::ENDED, &key, &row);
         self.ended.insert(&key, record.as_slice())?;
         self.put_item(&item, now)?;
         Ok(row.answer_bytes)
@@ -283,7 +284,8 @@ impl<'t> Tables<'t> {
         let (mut items, mut unended) = (0, 0);
         for row in self.items.iter()? {
             let (id, row) = row?;
-            let row: Result<ItemRow<'_>, _> = codec::decode(name::ITEMS, id.value(), row.value());
+            let row: Result<ItemRow<'_>, _> =
+                self.codec.decode(name::ITEMS, id.value(), row.value());
             items += 1;
             unended += u64::from(row.is_ok_and(|row| !row.item.state.is_ended()));
         }
@@ -307,24 +309,18 @@ impl<'t> Tables<'t> {
     }
 
     pub(super) fn put_pauses(&mut self, pauses: &[Pause]) -> Result<(), DiskError> {
-        let key = meta::PAUSES;
-        let record = codec::encode(name::META, key.as_bytes(), &pauses);
-        self.meta.insert(key, record.as_slice())?;
-        Ok(())
+        put_meta(&mut self.meta, self.codec, meta::PAUSES, &pauses)
     }
 
     pub(super) fn put_clock_steps(&mut self, steps: &[ClockStep]) -> Result<(), DiskError> {
-        let key = meta::CLOCK_STEPS;
-        let record = codec::encode(name::META, key.as_bytes(), &steps);
-        self.meta.insert(key, record.as_slice())?;
-        Ok(())
+        put_meta(&mut self.meta, self.codec, meta::CLOCK_STEPS, &steps)
     }
 
     /// Adds an entry; the oldest goes when there are too many.
     pub(super) fn put_audit(&mut self, entry: &AuditEntry) -> Result<(), DiskError> {
         self.counters.audit += 1;
         let key = self.counters.audit.to_be_bytes();
-        let record = codec::encode(name::AUDIT, &key, entry);
+        let record = self.codec.encode(name::AUDIT, &key, entry);
         self.audit.insert(&key, record.as_slice())?;
         if self.audit.len()? > AUDIT_ENTRIES_MAX {
             self.audit.pop_first()?;
@@ -356,7 +352,7 @@ impl<'t> Tables<'t> {
         let key = ended_key(at, id);
         let row = self.ended.remove(&key)?;
         let row = row.as_ref().map(|row| row.value());
-        let row: EndedRow = match codec_row(self.damage, name::ENDED, &key, row) {
+        let row: EndedRow = match codec_row(self.codec, self.damage, name::ENDED, &key, row) {
             Sound::Is(row) => row,
             Sound::Damaged => EndedRow::default(),
             Sound::Missing => return Ok(None),
@@ -372,7 +368,7 @@ impl<'t> Tables<'t> {
         key: &[u8],
         row: Option<&[u8]>,
     ) -> Sound<T> {
-        codec_row(self.damage, table, key, row)
+        codec_row(self.codec, self.damage, table, key, row)
     }
 }
 
@@ -386,6 +382,7 @@ pub(super) enum Sound<T> {
 
 /// Decodes a row, and counts it when it is damaged.
 pub(super) fn codec_row<T: DeserializeOwned>(
+    codec: Codec,
     damage: &Damage,
     table: &'static str,
     key: &[u8],
@@ -394,7 +391,7 @@ pub(super) fn codec_row<T: DeserializeOwned>(
     let Some(row) = row else {
         return Sound::Missing;
     };
-    match codec::decode(table, key, row) {
+    match codec.decode(table, key, row) {
         Ok(value) => Sound::Is(value),
         Err(error) => {
             tracing::debug!(%error, table, "Cannot decode a record.");
@@ -407,14 +404,27 @@ pub(super) fn codec_row<T: DeserializeOwned>(
 /// A value of `meta`; `None` where it is not there.
 pub(super) fn read_meta<T: DeserializeOwned>(
     meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    codec: Codec,
     key: &'static str,
 ) -> Result<Option<T>, DiskError> {
     let Some(row) = meta.get(key)? else {
         return Ok(None);
     };
-    codec::decode(name::META, key.as_bytes(), row.value())
+    codec
+        .decode(name::META, key.as_bytes(), row.value())
         .map(Some)
         .map_err(|_| DiskError::Damaged("a record of its own is damaged"))
+}
+
+fn put_meta(
+    meta: &mut Table<'_, &'static str, &'static [u8]>,
+    codec: Codec,
+    key: &'static str,
+    value: &impl Serialize,
+) -> Result<(), DiskError> {
+    let record = codec.encode(name::META, key.as_bytes(), value);
+    meta.insert(key, record.as_slice())?;
+    Ok(())
 }
 
 /// Whether this version knows the format.

@@ -4,7 +4,6 @@ use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::{
     super::{
-        codec,
         disk::transact,
         error::DiskError,
         rebuild::{self, HadEnded},
@@ -43,7 +42,7 @@ impl Salvage<'_> {
 
     /// Sees to it that a write has its records; what it is now, if one was lost, or may not be the last one there was.
     fn completed(&self, tables: &mut Tables<'_>, id: ItemId) -> Result<Option<Item>, DiskError> {
-        let row = item_row(tables, id)?;
+        let row = self.item_row(tables, id)?;
         if row.as_ref().is_some_and(|row| row.item.state.is_ended()) {
             tables.contents.remove(id.as_bytes())?;
             return Ok(None);
@@ -83,8 +82,8 @@ impl Salvage<'_> {
                 for id in ids {
                     let key = id.as_bytes();
                     let row = tables.answers.get(key)?;
-                    let answer = row.map(|row| codec::decode(name::ANSWERS, key, row.value()));
-                    let item = item_row(tables, *id)?.map(|row| row.item.into_owned());
+                    let answer = row.map(|row| self.codec.decode(name::ANSWERS, key, row.value()));
+                    let item = self.item_row(tables, *id)?.map(|row| row.item.into_owned());
                     let belongs = match (answer, item) {
                         (Some(Ok(answer)), Some(item)) => is_answer_to(&answer, &item),
                         _ => false,
@@ -127,19 +126,23 @@ impl Salvage<'_> {
         Ok(())
     }
 
+    /// The row of a write, if it is what was written.
+    fn item_row(
+        &self,
+        tables: &Tables<'_>,
+        id: ItemId,
+    ) -> Result<Option<ItemRow<'static>>, DiskError> {
+        let key = id.as_bytes();
+        let row = tables.items.get(key)?;
+        Ok(row.and_then(|row| self.codec.decode(name::ITEMS, key, row.value()).ok()))
+    }
+
     pub(super) fn transact<T>(
         &self,
         work: impl FnOnce(&mut Tables<'_>) -> Result<T, DiskError>,
     ) -> Result<T, DiskError> {
-        transact(&self.target, self.damage, work).map(|(result, _)| result)
+        transact(&self.target, self.damage, self.codec, work).map(|(result, _)| result)
     }
-}
-
-/// The row of a write, if it is what was written.
-fn item_row(tables: &Tables<'_>, id: ItemId) -> Result<Option<ItemRow<'static>>, DiskError> {
-    let key = id.as_bytes();
-    let row = tables.items.get(key)?;
-    Ok(row.and_then(|row| codec::decode(name::ITEMS, key, row.value()).ok()))
 }
 
 /// Whether this is what the write was answered last: an earlier answer is of another attempt.

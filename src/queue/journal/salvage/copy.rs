@@ -11,7 +11,7 @@ use redb::{Database, ReadableDatabase};
 use super::{
     super::{
         change::Pause,
-        codec,
+        codec::Codec,
         error::DiskError,
         tables::{
             ANSWERS, AUDIT, CONTENTS, Counters, ENDED, ITEMS, KEYS, KeyRow, META, meta, name,
@@ -31,8 +31,9 @@ impl Salvage<'_> {
     pub(super) fn copy_all(&mut self) -> Result<Option<Counters>, DiskError> {
         let found = self.counters()?;
         let id = |key: &[u8; 16], _: &[u8]| Some(ItemId::from_bytes(*key));
+        let codec = self.codec;
         let of_key = |key: &[u8; 32], row: &[u8]| {
-            let row: Result<KeyRow, _> = codec::decode(name::KEYS, key, row);
+            let row: Result<KeyRow, _> = codec.decode(name::KEYS, key, row);
             row.ok().map(|row| row.id)
         };
         let of_end = |key: &[u8; 24], _: &[u8]| Some(parse_ended_key(key).1);
@@ -57,14 +58,19 @@ impl Salvage<'_> {
     fn counters(&mut self) -> Result<Option<Counters>, DiskError> {
         let format = self.read(|source| {
             let transaction = source.begin_read()?;
-            read_meta(&transaction.open_table(META)?, meta::FORMAT)
+            read_meta(
+                &transaction.open_table(META)?,
+                Codec::UNSEEDED,
+                meta::FORMAT,
+            )
         });
         if let Err(DiskError::Format(found)) = check_format(format.ok().flatten()) {
             return Err(DiskError::Format(found));
         }
+        let codec = self.codec;
         let counters = self.read(|source| {
             let transaction = source.begin_read()?;
-            read_meta(&transaction.open_table(META)?, meta::COUNTERS)
+            read_meta(&transaction.open_table(META)?, codec, meta::COUNTERS)
         });
         Ok(counters.ok().flatten())
     }
@@ -136,6 +142,7 @@ impl Salvage<'_> {
         let key = meta::PAUSES;
         let row = self.meta(key).ok()?;
         Some(codec_row(
+            self.codec,
             self.damage,
             name::META,
             key.as_bytes(),
@@ -170,7 +177,7 @@ impl Salvage<'_> {
         name: &'static str,
         rows: &Rows<N>,
     ) -> Result<(), DiskError> {
-        let sound = |key: &[u8; N], row: &[u8]| codec::is_sound(name, key, row);
+        let sound = |key: &[u8; N], row: &[u8]| self.codec.is_sound(name, key, row);
         let (sound, damaged): (Vec<_>, Vec<_>) =
             rows.iter().partition(|(key, row)| sound(key, row));
         self.has_failed |= !damaged.is_empty();

@@ -6,11 +6,11 @@ use redb::ReadableTable;
 
 use super::{
     super::{
-        codec,
+        codec::Codec,
         disk::transact,
         error::DiskError,
         tables::{ContentRow, Counters, ItemRow, KeyRow, meta, name, parse_ended_key},
-        transaction::{Tables, check_format},
+        transaction::Tables,
     },
     ROWS_BYTES_MAX, ROWS_MAX, Salvage,
     scan::{Leaf, each_leaf},
@@ -69,9 +69,10 @@ impl Salvage<'_> {
             }
         };
         let (mut waiting, mut records) = (Waiting::default(), 0);
-        each_leaf(&file, |leaf| {
+        let codec = self.codec;
+        each_leaf(&file, codec, |leaf| {
             records += leaf.rows.len();
-            self.scanned.note(leaf);
+            self.scanned.note(leaf, codec);
             waiting.extend(leaf);
             if waiting.rows.len() >= ROWS_MAX || waiting.bytes >= ROWS_BYTES_MAX {
                 self.merge(std::mem::take(&mut waiting), until)?;
@@ -89,11 +90,12 @@ impl Salvage<'_> {
     }
 
     fn merge(&mut self, waiting: Waiting, until: Option<Counters>) -> Result<(), DiskError> {
+        let codec = self.codec;
         let (known, scanned) = (&mut self.known, &mut self.scanned);
         let mut damaged = Vec::new();
-        transact(&self.target, self.damage, |tables| {
+        transact(&self.target, self.damage, codec, |tables| {
             for (table, key, row) in &waiting.rows {
-                let merged = merge_row(tables, table, key, row, until)?;
+                let merged = merge_row(codec, tables, table, key, row, until)?;
                 match merged {
                     Merged::Item(id) => {
                         scanned.items.insert(id);
@@ -132,27 +134,30 @@ impl Waiting {
 }
 
 impl Scanned {
-    fn note(&mut self, leaf: &Leaf<'_>) {
+    fn note(&mut self, leaf: &Leaf<'_>, codec: Codec) {
         match leaf.table {
             name::ENDED => {
                 let keys = leaf.rows.iter();
                 let keys = keys.filter_map(|(key, _)| <&[u8; 24]>::try_from(*key).ok());
                 self.ended.extend(keys.map(|key| parse_ended_key(key).1));
             }
-            name::META => self.note_meta(leaf),
+            name::META => self.note_meta(leaf, codec),
             _ => {}
         }
     }
 
-    fn note_meta(&mut self, leaf: &Leaf<'_>) {
+    fn note_meta(&mut self, leaf: &Leaf<'_>, codec: Codec) {
         let row = |key: &str| {
             let found = leaf.rows.iter().find(|(found, _)| *found == key.as_bytes());
             found.map(|(_, row)| *row)
         };
         let settings = [meta::PAUSES, meta::CLOCK_STEPS].into_iter();
         let settings = settings.filter_map(|key| Some((key, row(key)?.to_vec())));
-        let counters = row(meta::COUNTERS)
-            .and_then(|row| codec::decode(name::META, meta::COUNTERS.as_bytes(), row).ok());
+        let counters = row(meta::COUNTERS).and_then(|row| {
+            codec
+                .decode(name::META, meta::COUNTERS.as_bytes(), row)
+                .ok()
+        });
         let Some(counters): Option<Counters> = counters else {
             self.loose.push(settings.collect());
             return;
@@ -160,13 +165,6 @@ impl Scanned {
         let newest = self.meta.as_ref().map(|meta| meta.counters.revision);
         if newest.is_some_and(|newest| newest >= counters.revision) {
             return;
-        }
-        if let Some(format) = row(meta::FORMAT) {
-            let format = codec::decode(name::META, meta::FORMAT.as_bytes(), format);
-            if check_format(format.ok()).is_err() {
-                // Of another version, or a body that looks like a page: it says nothing here, and stops no start.
-                return;
-            }
         }
         self.meta = Some(Meta {
             counters,
@@ -190,6 +188,7 @@ enum Merged {
 }
 
 fn merge_row(
+    codec: Codec,
     tables: &mut Tables<'_>,
     table: &'static str,
     key: &[u8],
@@ -197,9 +196,9 @@ fn merge_row(
     until: Option<Counters>,
 ) -> Result<Merged, DiskError> {
     match table {
-        name::ITEMS => merge_item(tables, key, row, until),
-        name::CONTENTS => merge_content(tables, key, row, until),
-        name::KEYS => merge_key(tables, key, row, until),
+        name::ITEMS => merge_item(codec, tables, key, row, until),
+        name::CONTENTS => merge_content(codec, tables, key, row, until),
+        name::KEYS => merge_key(codec, tables, key, row, until),
         name::ANSWERS => merge_answer(tables, key, row),
         name::ENDED => {
             let Some(key) = key.first_chunk() else {
@@ -227,6 +226,7 @@ fn merge_row(
 }
 
 fn merge_item(
+    codec: Codec,
     tables: &mut Tables<'_>,
     key: &[u8],
     row: &[u8],
@@ -234,7 +234,7 @@ fn merge_item(
 ) -> Result<Merged, DiskError> {
     // A transaction that failed may have left its pages, and the next one has its number.
     let rank = |row: &[u8]| {
-        let row: Result<ItemRow<'_>, _> = codec::decode(name::ITEMS, key, row);
+        let row: Result<ItemRow<'_>, _> = codec.decode(name::ITEMS, key, row);
         row.ok()
             .map(|row| (row.revision, row.item.state.is_ended()))
     };
@@ -252,13 +252,14 @@ fn merge_item(
 }
 
 fn merge_content(
+    codec: Codec,
     tables: &mut Tables<'_>,
     key: &[u8],
     row: &[u8],
     until: Option<Counters>,
 ) -> Result<Merged, DiskError> {
     let revision = |row: &[u8]| {
-        let row: Result<ContentRow<'_>, _> = codec::decode(name::CONTENTS, key, row);
+        let row: Result<ContentRow<'_>, _> = codec.decode(name::CONTENTS, key, row);
         row.ok().map(|row| row.revision)
     };
     let (Some(key), Some(found)) = (key.first_chunk(), revision(row)) else {
@@ -276,17 +277,18 @@ fn merge_content(
 
 /// Ids increase: of two writes that had the key, the later one has it.
 fn merge_key(
+    codec: Codec,
     tables: &mut Tables<'_>,
     key: &[u8],
     row: &[u8],
     until: Option<Counters>,
 ) -> Result<Merged, DiskError> {
-    let (Some(key), Ok(found)) = (key.first_chunk(), codec::decode(name::KEYS, key, row)) else {
+    let (Some(key), Ok(found)) = (key.first_chunk(), codec.decode(name::KEYS, key, row)) else {
         return Ok(Merged::Unknown);
     };
     let KeyRow { id, .. } = found;
     let before = tables.keys.get(key)?;
-    let before = before.and_then(|row| codec::decode(name::KEYS, key, row.value()).ok());
+    let before = before.and_then(|row| codec.decode(name::KEYS, key, row.value()).ok());
     let is_past = until.is_some_and(|until| Some(id) <= until.last_id);
     if is_past || before.is_some_and(|before: KeyRow| before.id >= id) {
         return Ok(Merged::Other);

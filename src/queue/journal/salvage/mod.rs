@@ -26,6 +26,7 @@ use super::{
     super::item::{Item, ItemId},
     backing::{Backing, open_file},
     change::Pause,
+    codec::Codec,
     damage::Damage,
     error::DiskError,
     marker::Noted,
@@ -53,6 +54,7 @@ type Definition<const N: usize> = TableDefinition<'static, &'static [u8; N], &'s
 /// A salvage that is under way.
 struct Salvage<'a> {
     backing: &'a Backing,
+    codec: Codec,
     damage: &'a Damage,
     source: Option<Database>,
     target: Database,
@@ -70,9 +72,10 @@ struct Salvage<'a> {
 
 /// Copies what can be read into a new database, and puts that in place.
 ///
-/// `noted` is how far the database had come, and what was paused, as far as is known.
+/// A record is one that `codec` proves: nothing else in the file is trusted. `noted` is how far the database had come, and what was paused, as far as is known.
 pub(super) fn salvage(
     backing: &Backing,
+    codec: Codec,
     noted: &Noted,
     damage: &Damage,
     now: Timestamp,
@@ -86,6 +89,7 @@ pub(super) fn salvage(
     }
     let mut salvage = Salvage {
         backing,
+        codec,
         damage,
         source: None,
         target: open_file(&backing.new_file())?,

@@ -6,8 +6,7 @@
 //! checksum, which table and key are part of. Where another layout is met, nothing is proven.
 //!
 //! A leaf may be one that was given up: what is proven was once written, not that it still holds. And the body of a write may
-//! look like leaves. What lies within a leaf of which anything is proven is therefore not looked at; what is left of one
-//! whose beginning is gone may be, which is why nothing that is found here is to be sent by itself.
+//! look like leaves: without the database's seed none of it is proven ([`codec`](super::super::codec)).
 //!
 //! Bounds: [`WINDOW_BYTES`] in memory; the file is read about twice at most, and its bytes are hashed [`HASHED_MAX`] times at
 //! most, for each table.
@@ -18,7 +17,7 @@ use std::{
     os::unix::fs::FileExt,
 };
 
-use super::super::{codec, error::DiskError, tables::name};
+use super::super::{codec::Codec, error::DiskError, tables::name};
 
 /// redb's, unless it is told otherwise.
 const PAGE_BYTES: usize = 4_096;
@@ -63,6 +62,7 @@ pub(super) struct Leaf<'a> {
 /// Those of `each`, and where not even the length of the file is to be had.
 pub(super) fn each_leaf(
     file: &File,
+    codec: Codec,
     mut each: impl FnMut(&Leaf<'_>) -> Result<(), DiskError>,
 ) -> Result<(), DiskError> {
     let file_bytes = file.metadata().map_err(DiskError::File)?.len();
@@ -75,7 +75,7 @@ pub(super) fn each_leaf(
             0 => &bytes[..bytes.len().min(PAGE_BYTES)],
             _ => bytes,
         };
-        let parsed = Parsed::of(bytes);
+        let parsed = Parsed::of(bytes, codec);
         if parsed.hashed > PAGE_BYTES as u64 {
             hashes_left = hashes_left.saturating_sub(parsed.hashed);
         }
@@ -97,7 +97,7 @@ struct Parsed<'a> {
 }
 
 impl<'a> Parsed<'a> {
-    fn of(bytes: &'a [u8]) -> Self {
+    fn of(bytes: &'a [u8], codec: Codec) -> Self {
         let mut parsed = Self {
             leaf: None,
             bytes: 1,
@@ -116,7 +116,7 @@ impl<'a> Parsed<'a> {
                 if hashed > bytes.len() {
                     break;
                 }
-                if codec::is_sound(table, key, row) {
+                if codec.is_sound(table, key, row) {
                     rows.push((key, row));
                     end = end.max(row_end);
                 }
@@ -280,7 +280,7 @@ mod tests {
 
     use super::{Leaf, PAGE_BYTES, Parsed, each_leaf};
     use crate::queue::journal::{
-        codec,
+        codec::Codec,
         tables::{AUDIT, CONTENTS, ITEMS, KEYS, META},
     };
 
@@ -291,8 +291,9 @@ mod tests {
         let database = Database::create(path.path()).unwrap();
         let mut written = BTreeMap::new();
         let transaction = database.begin_write().unwrap();
+        let codec = Codec::new();
         let record = |table: &str, key: &[u8], len: u64| {
-            codec::encode(table, key, &vec![0x5a_u8; usize::try_from(len).unwrap()])
+            codec.encode(table, key, &vec![0x5a_u8; usize::try_from(len).unwrap()])
         };
         for number in 0..400_u64 {
             let len = if number % 50 == 7 {
@@ -337,7 +338,7 @@ mod tests {
             }
             Ok(())
         };
-        each_leaf(&file, note).unwrap();
+        each_leaf(&file, codec, note).unwrap();
         assert!(found == written, "{} of {}", found.len(), written.len());
     }
 
@@ -348,17 +349,17 @@ mod tests {
         for page in beginnings.chunks_mut(PAGE_BYTES) {
             page[..4].copy_from_slice(&[1, 0, 255, 127]);
         }
-        let one = Parsed::of(&beginnings);
+        let one = Parsed::of(&beginnings, Codec::new());
         assert!(one.leaf.is_none());
         assert!(
             one.hashed > 256 * 1024,
             "{}: not the case meant",
             one.hashed
         );
-        let single = Parsed::of(&beginnings[..PAGE_BYTES]);
+        let single = Parsed::of(&beginnings[..PAGE_BYTES], Codec::new());
         assert!(single.hashed <= PAGE_BYTES as u64, "{}", single.hashed);
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&beginnings).unwrap();
-        each_leaf(&file, |_| panic!("nothing is there")).unwrap();
+        each_leaf(&file, Codec::new(), |_| panic!("nothing is there")).unwrap();
     }
 }

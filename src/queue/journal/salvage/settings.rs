@@ -5,7 +5,6 @@
 use super::{
     super::{
         change::Pause,
-        codec,
         error::DiskError,
         tables::{Counters, meta, name},
         transaction::Sound,
@@ -42,7 +41,7 @@ impl Salvage<'_> {
         let is_page_found = newest.is_some();
         let pages = self.scanned.loose.iter();
         let pages = pages.chain(newest.map(|meta| &meta.settings));
-        let mut found: Vec<_> = pages.filter_map(pauses_of).collect();
+        let mut found: Vec<_> = pages.filter_map(|page| self.pauses_of(page)).collect();
         let mut is_damaged = false;
         for record in [self.pauses.as_ref(), Some(noted)].into_iter().flatten() {
             match record {
@@ -89,9 +88,10 @@ impl Salvage<'_> {
         let page = page.map(|meta| meta.counters.revision);
         page > found.map(|found| found.revision)
     }
-}
 
-fn pauses_of(page: &Settings) -> Option<Vec<Pause>> {
-    let row = page.get(meta::PAUSES)?;
-    codec::decode(name::META, meta::PAUSES.as_bytes(), row).ok()
+    fn pauses_of(&self, page: &Settings) -> Option<Vec<Pause>> {
+        let row = page.get(meta::PAUSES)?;
+        let pauses = self.codec.decode(name::META, meta::PAUSES.as_bytes(), row);
+        pauses.ok()
+    }
 }

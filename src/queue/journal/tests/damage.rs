@@ -267,7 +267,8 @@ async fn a_file_of_a_newer_version_is_left_alone() {
         {
             let meta: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
             let mut meta = transaction.open_table(meta).unwrap();
-            let record = crate::queue::journal::codec::encode("meta", b"format", &7_u32);
+            let record =
+                crate::queue::journal::codec::Codec::UNSEEDED.encode("meta", b"format", &7_u32);
             meta.insert("format", record.as_slice()).unwrap();
         }
         transaction.commit().unwrap();

@@ -4,6 +4,7 @@ mod basics;
 mod damage;
 mod failures;
 pub(in crate::queue) mod faults;
+mod forged;
 mod pauses;
 mod receipts;
 mod recovery;

@@ -6,9 +6,9 @@ use super::{
     damage::{body, copy, queue},
     *,
 };
-use crate::queue::{Answer, Attempt, Dead, Parked, journal::codec};
+use crate::queue::{Answer, Attempt, Dead, Parked};
 
-const PAGE_BYTES: usize = 4_096;
+pub(super) const PAGE_BYTES: usize = 4_096;
 
 /// Changes the database of a closed queue.
 pub(super) fn change(dir: &Path, change: impl FnOnce(&mut Vec<u8>)) {
@@ -281,58 +281,6 @@ async fn pauses_audit_answers_and_clocks_come_back_and_the_spool_is_kept() {
     assert_eq!(found.state, State::Parked(Parked::Ambiguous));
     assert_eq!(fixture.body(spooled.id).await, large);
     assert!(fixture.index.lock().unwrap().state(spooled.id).is_some());
-}
-
-/// The leaf that a client's body looks like: a write to wherever it likes.
-fn forged(id: ItemId, padding: usize) -> Vec<u8> {
-    let fake = new_write(Bytes::new(), Timestamp::from_secs(1_700_000_000)).item;
-    let row = crate::queue::journal::tables::ItemRow {
-        revision: u64::MAX,
-        recorded_at: fake.accepted_at,
-        item: std::borrow::Cow::Owned(Item { id, ..fake }),
-    };
-    let record = codec::encode("items", id.as_bytes(), &row);
-    let mut leaf = vec![1, 0, 1, 0];
-    leaf.extend_from_slice(
-        &u32::try_from(4 + 4 + 16 + record.len())
-            .unwrap()
-            .to_le_bytes(),
-    );
-    leaf.extend_from_slice(id.as_bytes());
-    leaf.extend_from_slice(&record);
-    let mut body = vec![0; padding];
-    body.extend_from_slice(&leaf);
-    body.resize(20_000, 0);
-    body
-}
-
-#[tokio::test]
-async fn a_body_that_looks_like_records_is_a_body() {
-    let id = ItemId::from_bytes([9; 16]);
-    let mut padding = 0;
-    for is_aligned in [false, true] {
-        let fixture = Fixture::new().await;
-        let item = fixture.append(forged(id, padding)).await;
-        let (dir, config) = fixture.close().await;
-        let content = fs::read(dir.path().join("queue.redb")).unwrap();
-        let leaf = &forged(id, 0)[..40];
-        let at = content
-            .windows(leaf.len())
-            .position(|bytes| bytes == leaf)
-            .unwrap();
-        padding = PAGE_BYTES - at % PAGE_BYTES;
-        if is_aligned {
-            assert_eq!(at % PAGE_BYTES, 0);
-            change(dir.path(), |content| destroy_header(content));
-        }
-        let backing = Backing::Directory(dir.path().to_owned());
-        let fixture = Fixture::open(dir, config, backing).await.unwrap();
-        let all = fixture.all().await;
-        assert_eq!(
-            all.iter().map(|item| item.id).collect::<Vec<_>>(),
-            [item.id]
-        );
-    }
 }
 
 /// The newest of two headers was damaged: the file opens as it was one commit before.
