@@ -100,7 +100,7 @@ impl Salvage<'_> {
 
     /// Goes on with the running numbers, and says what is lost.
     pub(super) fn count(&self, before: Option<Counters>) -> Result<(), DiskError> {
-        let last_id = self.known.last().copied();
+        let last_id = self.known.last().max(self.named.last()).copied();
         let kept = self.transact(|tables| {
             let kept = tables.items.len()?;
             let counters = &mut tables.counters;

@@ -2,6 +2,7 @@
 //! tables name.
 
 use std::{
+    collections::BTreeSet,
     ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -37,15 +38,19 @@ impl Salvage<'_> {
             row.ok().map(|row| row.id)
         };
         let of_end = |key: &[u8; 24], _: &[u8]| Some(parse_ended_key(key).1);
-        self.copy(CONTENTS, name::CONTENTS, id)?;
-        self.copy(KEYS, name::KEYS, of_key)?;
-        self.copy(ANSWERS, name::ANSWERS, id)?;
-        self.copy(ENDED, name::ENDED, of_end)?;
+        let contents = self.copy(CONTENTS, name::CONTENTS, id)?;
+        let items = self.copy(ITEMS, name::ITEMS, id)?;
+        let answers = self.copy(ANSWERS, name::ANSWERS, id)?;
+        let ended = self.copy(ENDED, name::ENDED, of_end)?;
+        let keys = self.copy(KEYS, name::KEYS, of_key)?;
         self.copy(AUDIT, name::AUDIT, |_, _| None)?;
-        self.copy(ITEMS, name::ITEMS, id)?;
-        self.copy_known(CONTENTS, name::CONTENTS)?;
-        self.copy_known(ITEMS, name::ITEMS)?;
-        self.copy_known(ANSWERS, name::ANSWERS)?;
+        // Of what has not ended there is an answer only where it is parked or dead.
+        self.known.extend(answers.difference(&ended));
+        self.known.extend(contents.union(&items));
+        self.named.extend(answers.iter().chain(&ended).chain(&keys));
+        self.copy_named(CONTENTS, name::CONTENTS)?;
+        self.copy_named(ITEMS, name::ITEMS)?;
+        self.copy_named(ANSWERS, name::ANSWERS)?;
         self.copy_clock_steps()?;
         self.pauses = self.read_pauses();
         Ok(found)
@@ -75,27 +80,28 @@ impl Salvage<'_> {
         Ok(counters.ok().flatten())
     }
 
-    /// Copies a table from both ends, up to where reading fails.
+    /// Copies a table from both ends, up to where reading fails; the writes that it names.
     fn copy<const N: usize>(
         &mut self,
         table: Definition<N>,
         name: &'static str,
         id_of: impl Fn(&[u8; N], &[u8]) -> Option<ItemId>,
-    ) -> Result<(), DiskError> {
+    ) -> Result<BTreeSet<ItemId>, DiskError> {
+        let mut named = BTreeSet::new();
         let (mut low, mut high): (Option<[u8; N]>, Option<[u8; N]>) = (None, None);
         for is_forward in [true, false] {
             let mut limit = ROWS_MAX;
             loop {
                 let rows = self.read(|source| rows(source, table, (low, high), is_forward, limit));
                 let rows = match rows {
-                    Ok(rows) if rows.is_empty() => return Ok(()),
+                    Ok(rows) if rows.is_empty() => return Ok(named),
                     Ok(rows) => rows,
                     Err(_) if limit > 1 => {
                         limit = 1;
                         continue;
                     }
                     Err(_) => {
-                        self.has_failed = true;
+                        self.failed.insert(name);
                         break;
                     }
                 };
@@ -108,18 +114,18 @@ impl Salvage<'_> {
                     false => high = last,
                 }
                 for (key, row) in &rows {
-                    self.known.extend(id_of(key, row));
+                    named.extend(id_of(key, row));
                 }
                 self.write(table, name, &rows)?;
             }
         }
-        Ok(())
+        Ok(named)
     }
 
     /// Copies what other tables name and reading in order did not come to.
-    fn copy_known(&mut self, table: Definition<16>, name: &'static str) -> Result<(), DiskError> {
-        let known: Vec<_> = self.known.iter().copied().collect();
-        for ids in known.chunks(ROWS_MAX) {
+    fn copy_named(&mut self, table: Definition<16>, name: &'static str) -> Result<(), DiskError> {
+        let named: Vec<_> = self.known.union(&self.named).copied().collect();
+        for ids in named.chunks(ROWS_MAX) {
             let mut found = Rows::new();
             for id in ids {
                 if self.has(table, *id)? {
@@ -131,6 +137,10 @@ impl Salvage<'_> {
                     Ok(row.map(|row| row.value().to_vec()))
                 });
                 found.extend(row.ok().flatten().map(|row| (*id.as_bytes(), row)));
+            }
+            if name != name::ANSWERS {
+                let found = found.iter().map(|(id, _)| ItemId::from_bytes(*id));
+                self.known.extend(found);
             }
             self.write(table, name, &found)?;
         }
@@ -180,8 +190,8 @@ impl Salvage<'_> {
         let sound = |key: &[u8; N], row: &[u8]| self.codec.is_sound(name, key, row);
         let (sound, damaged): (Vec<_>, Vec<_>) =
             rows.iter().partition(|(key, row)| sound(key, row));
-        self.has_failed |= !damaged.is_empty();
         for (key, _) in damaged {
+            self.failed.insert(name);
             self.damage.note_record(name, key);
         }
         let mut transaction = self.target.begin_write()?;

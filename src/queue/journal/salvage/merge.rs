@@ -91,10 +91,12 @@ impl Salvage<'_> {
 
     fn merge(&mut self, waiting: Waiting, until: Option<Counters>) -> Result<(), DiskError> {
         let codec = self.codec;
-        let (known, scanned) = (&mut self.known, &mut self.scanned);
+        let (known, named, scanned) = (&mut self.known, &mut self.named, &mut self.scanned);
+        let failed = &self.failed;
         let mut damaged = Vec::new();
         transact(&self.target, self.damage, codec, |tables| {
             for (table, key, row) in &waiting.rows {
+                let until = until.filter(|_| !failed.contains(table));
                 let merged = merge_row(codec, tables, table, key, row, until)?;
                 match merged {
                     Merged::Item(id) => {
@@ -105,7 +107,7 @@ impl Salvage<'_> {
                         scanned.contents.insert(id);
                         known.insert(id);
                     }
-                    Merged::Key(id) => drop(known.insert(id)),
+                    Merged::Key(id) => drop(named.insert(id)),
                     Merged::Answer(id) => drop(scanned.answers.insert(id)),
                     Merged::Disputed(id) => drop(scanned.disputed.insert(id)),
                     Merged::Other => {}

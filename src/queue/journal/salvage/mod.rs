@@ -58,10 +58,12 @@ struct Salvage<'a> {
     damage: &'a Damage,
     source: Option<Database>,
     target: Database,
-    /// Every id that a record names of which there must be something to show.
+    /// Writes of which there must be something to show.
     known: BTreeSet<ItemId>,
-    /// Whether redb failed to read anything of the writes, or read what was not written.
-    has_failed: bool,
+    /// Writes that another record names. Of one that came to its end, or whose receipt is gone, nothing needs to be shown.
+    named: BTreeSet<ItemId>,
+    /// Tables of which redb failed to read anything, or read what was not written.
+    failed: BTreeSet<&'static str>,
     /// Whether there were commits after what redb reads.
     is_behind: bool,
     scanned: Scanned,
@@ -94,7 +96,8 @@ pub(super) fn salvage(
         source: None,
         target: open_file(&backing.new_file())?,
         known: BTreeSet::new(),
-        has_failed: false,
+        named: BTreeSet::new(),
+        failed: BTreeSet::new(),
         is_behind: false,
         scanned: Scanned::default(),
         pauses: None,
@@ -138,6 +141,9 @@ impl Salvage<'_> {
         let expected = counters.seq.saturating_sub(counters.removed);
         let found = self.transact(|tables| tables.count_writes());
         let is_all = |(items, unended, contents)| items == expected && contents == unended;
-        !self.has_failed && found.is_ok_and(is_all)
+        let has_failed = [name::ITEMS, name::CONTENTS]
+            .iter()
+            .any(|table| self.failed.contains(table));
+        !has_failed && found.is_ok_and(is_all)
     }
 }

@@ -2,11 +2,17 @@
 
 use std::{fs, os::unix::fs::FileExt};
 
+use futures_util::future::join_all;
+use redb::{Database, TableDefinition};
+
 use super::{
     damage::{body, copy, queue},
     *,
 };
-use crate::queue::{Answer, Attempt, Dead, Parked};
+use crate::queue::{
+    Answer, Attempt, Dead, Parked,
+    journal::{damage::Damage, salvage},
+};
 
 pub(super) const PAGE_BYTES: usize = 4_096;
 
@@ -312,4 +318,87 @@ async fn what_the_last_commit_said_is_not_forgotten_with_its_header() {
     .await;
     let found = fixture.item(item.id).await.unwrap();
     assert_eq!(found.state, State::Parked(Parked::Ambiguous));
+}
+
+/// Of each key on a page that was given up, a dead write was made of which nothing was known.
+#[tokio::test(start_paused = true)]
+async fn of_a_receipt_that_was_swept_nothing_is_shown() {
+    let fixture = Fixture::new().await;
+    let appends = (0..200).map(|number| {
+        let write = NewWrite {
+            key: Some(KeyHash::new("me", "POST", "", &number.to_string())),
+            ..fixture.write("delivered")
+        };
+        fixture.journal.append(write)
+    });
+    let items: Vec<_> = join_all(appends).await.into_iter().map(appended).collect();
+    for items in items.chunks(50) {
+        let ends = items.iter().map(|item| {
+            let item = done(item, fixture.now());
+            fixture.journal.record(Change::End { item, answer: None })
+        });
+        assert!(join_all(ends).await.iter().all(Result::is_ok));
+    }
+    let pending = fixture.append("pending").await;
+    fixture.clock.step_secs(86_400 + 1);
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(fixture.all().await, [pending.clone()], "swept");
+    let (dir, config) = fixture.close().await;
+    change(dir.path(), |content| destroy_header(content));
+    let backing = Backing::Directory(dir.path().to_owned());
+    let fixture = Fixture::open(dir, config, backing).await.unwrap();
+    let all = fixture.all().await;
+    // What some page says of a write is shown; that it had a key is not enough.
+    assert!(all.iter().all(|item| !item.url.is_empty()), "{all:?}");
+    assert_eq!(fixture.body(pending.id).await, "pending");
+}
+
+/// An audit entry that was damaged brought back every write that had been removed.
+#[tokio::test]
+async fn what_is_damaged_besides_the_writes_makes_no_write_doubtful() {
+    let fixture = Fixture::new().await;
+    let mut items = Vec::new();
+    for number in 0..20 {
+        items.push(fixture.append(body(40 + number)).await);
+    }
+    let end = Change::End {
+        item: done(&items[0], fixture.now()),
+        answer: None,
+    };
+    let audit = AuditEntry {
+        at: fixture.now(),
+        actor: "operator".to_owned(),
+        action: "drop".to_owned(),
+        item: None,
+        detail: String::new(),
+    };
+    let recorded = fixture.journal.record_audited(end, audit);
+    recorded.await.unwrap();
+    let removed = items[10..].iter().map(|item| Change::Remove(item.id));
+    join_all(removed.map(|change| fixture.journal.record(change))).await;
+    let all = fixture.all().await;
+    let (dir, config) = fixture.close().await;
+    {
+        let database = Database::open(dir.path().join("queue.redb")).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let audit: TableDefinition<'_, &[u8; 8], &[u8]> = TableDefinition::new("audit");
+        let ended: TableDefinition<'_, &[u8; 24], &[u8]> = TableDefinition::new("ended");
+        let damaged = [1, 2, 3].as_slice();
+        let mut audit = transaction.open_table(audit).unwrap();
+        audit.insert(&1_u64.to_be_bytes(), damaged).unwrap();
+        let mut ended = transaction.open_table(ended).unwrap();
+        ended.insert(&[7; 24], damaged).unwrap();
+        drop((audit, ended));
+        transaction.commit().unwrap();
+    }
+    let backing = Backing::Directory(dir.path().to_owned());
+    let noted = Marker::open(dir.path()).unwrap().0.noted();
+    let damage = Damage::new(Metrics::new());
+    let now = Timestamp::from_secs(1_700_000_000);
+    let salvaged = salvage::salvage(&backing, noted.codec.unwrap(), &noted, &damage, now).unwrap();
+    assert!(salvaged.rebuilt.is_empty(), "{:?}", salvaged.rebuilt);
+    assert_eq!(damage.count(), 2);
+    let fixture = Fixture::open(dir, config, backing).await.unwrap();
+    assert_eq!(fixture.all().await, all);
+    assert_eq!(fixture.journal.damage(), 0, "put right");
 }
