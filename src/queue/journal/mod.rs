@@ -261,13 +261,17 @@ impl Journal {
         Ok(fields)
     }
 
-    /// The body of a stored content, verified.
+    /// The body of a stored content of this write, verified.
     ///
     /// # Errors
     /// See [`ContentError`].
-    pub(super) async fn body(&self, stored: StoredBody) -> Result<DeliveryBody, ContentError> {
+    pub(super) async fn body(
+        &self,
+        id: ItemId,
+        stored: StoredBody,
+    ) -> Result<DeliveryBody, ContentError> {
         let inner = self.inner.clone();
-        spawn_blocking(move || inner.body(stored))
+        spawn_blocking(move || inner.body(id, stored))
             .await
             .unwrap_or_else(|error| Err(JournalError::Unavailable(io::Error::other(error)).into()))
     }

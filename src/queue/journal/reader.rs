@@ -16,7 +16,7 @@ use super::{
     rebuild,
     spool::BodyError,
     tables::{ANSWERS, AUDIT, CONTENTS, ContentRow, ITEMS, ItemRow, KEYS, KeyRow, name},
-    transaction::{Sound, codec_row},
+    transaction::{Sound, codec_row, file_of},
 };
 
 /// What is sent of a write.
@@ -32,7 +32,8 @@ pub(in crate::queue) struct Opened {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(in crate::queue) enum ContentError {
-    /// There is none, or it is not what was written: the write is to be dead (`corrupt`).
+    /// There is none, or it is not what was written. Whoever has claimed the write gives it up (`corrupt`); for whoever has
+    /// not it may have been delivered meanwhile.
     #[error("the content of the write is damaged")]
     Damaged,
     /// Its credentials do not open with the keys there are: the write is to be parked (`auth`).
@@ -131,19 +132,27 @@ impl Inner {
     pub(super) fn content(&self, id: ItemId) -> Result<Opened, ContentError> {
         let stored = self.stored_content(id).map_err(JournalError::from)?;
         let Some(stored) = stored else {
-            self.disk.damage.note_record(name::CONTENTS, id.as_bytes());
+            // It may have been delivered since the caller looked.
+            let item = self.item(id).map_err(JournalError::from)?;
+            if item.is_some_and(|item| !item.state.is_ended()) {
+                self.disk.damage.note_record(name::CONTENTS, id.as_bytes());
+            }
             return Err(ContentError::Damaged);
         };
         let mut fields = stored.fields;
         if let Some(sealed) = &stored.sealed {
             fields.extend(self.keyring.open(id, sealed)?);
         }
-        let body = self.body(stored.body)?;
+        let body = self.body(id, stored.body)?;
         Ok(Opened { fields, body })
     }
 
-    /// The body, verified.
-    pub(super) fn body(&self, stored: StoredBody) -> Result<DeliveryBody, ContentError> {
+    /// The body of this write as it was stored when the caller looked, verified.
+    pub(super) fn body(
+        &self,
+        id: ItemId,
+        stored: StoredBody,
+    ) -> Result<DeliveryBody, ContentError> {
         match stored {
             StoredBody::Inline(body) => Ok(DeliveryBody::Whole(body)),
             StoredBody::File {
@@ -156,7 +165,15 @@ impl Inner {
                     bytes,
                 }),
                 Err(BodyError::Damaged) => {
-                    self.disk.damage.note_record("spool", name.as_bytes());
+                    // It goes with the delivery, and with an edit.
+                    let stored = self.stored_content(id).map_err(JournalError::from)?;
+                    if stored
+                        .as_ref()
+                        .and_then(file_of)
+                        .is_some_and(|file| file == name)
+                    {
+                        self.disk.damage.note_record("spool", name.as_bytes());
+                    }
                     Err(ContentError::Damaged)
                 }
                 Err(BodyError::Io(error)) => Err(JournalError::Unavailable(error).into()),

@@ -54,7 +54,7 @@ impl Queue {
             let damaged = format!("the request of {id} is damaged");
             return Err(OperateError::Unavailable(damaged));
         };
-        let body = self.whole_body(content.body.clone()).await?;
+        let body = self.whole_body(id, content.body.clone()).await?;
         Ok(Some(Record::new(item, &content, &body)))
     }
 
@@ -129,8 +129,12 @@ impl Queue {
     }
 
     /// A body in memory: at most `queue.max_item` of the queue that accepted it.
-    pub(super) async fn whole_body(&self, body: StoredBody) -> Result<bytes::Bytes, OperateError> {
-        let body = self.inner.journal.body(body).await;
+    pub(super) async fn whole_body(
+        &self,
+        id: ItemId,
+        body: StoredBody,
+    ) -> Result<bytes::Bytes, OperateError> {
+        let body = self.inner.journal.body(id, body).await;
         let body = body.map_err(|error| OperateError::Unavailable(error.to_string()))?;
         match body {
             DeliveryBody::Whole(bytes) => Ok(bytes),

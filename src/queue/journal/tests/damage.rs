@@ -372,3 +372,30 @@ async fn a_receipt_whose_listing_is_damaged_keeps_its_key_and_its_answer_and_tak
     let keys = database.begin_read().unwrap().open_table(KEYS).unwrap();
     assert_eq!(keys.len().unwrap(), 0);
 }
+
+/// Each read of a write that was just delivered counted as damage, for which somebody was called.
+#[tokio::test]
+async fn what_is_delivered_while_it_is_read_is_not_damaged() {
+    let fixture = Fixture::new().await;
+    let inline = fixture.append("inline").await;
+    let spooled = fixture.append_spooled(&vec![7; 100_000].into()).await;
+    let stored = fixture.journal.stored_content(spooled.id).await.unwrap();
+    for item in [&inline, &spooled] {
+        let end = Change::End {
+            item: done(item, fixture.now()),
+            answer: None,
+        };
+        fixture.journal.record(end).await.unwrap();
+        let content = fixture.journal.content(item.id).await;
+        assert!(matches!(content, Err(ContentError::Damaged)));
+    }
+    // As it was when the caller looked.
+    let body = stored.unwrap().body;
+    let body = fixture.journal.body(spooled.id, body).await;
+    assert!(matches!(body, Err(ContentError::Damaged)));
+    let remove = Change::Remove(inline.id);
+    fixture.journal.record(remove).await.unwrap();
+    let content = fixture.journal.content(inline.id).await;
+    assert!(matches!(content, Err(ContentError::Damaged)));
+    assert_eq!(fixture.journal.damage(), 0);
+}
