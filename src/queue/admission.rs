@@ -10,7 +10,7 @@ use crate::telemetry::RefusalLabels;
 /// What a record weighs beside its body and its fields.
 const RECORD_BYTES: u64 = 512;
 
-/// Why a write was not queued. Nothing of it is kept.
+/// Why a write was not queued. Nothing of it is kept, but for what is of unknown outcome.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
@@ -26,6 +26,12 @@ pub enum Refused {
     /// It could not be made durable.
     #[error("{0}")]
     Unavailable(Unavailable),
+    /// The queue failed while it was recorded: it may be queued, and be sent after the next start.
+    #[error(
+        "the queue failed while the write was recorded: it may be queued, and be sent after a restart; only with an \
+         Idempotency-Key is it safe to repeat it"
+    )]
+    Unknown,
     /// It has credentials, and there is no key to seal them with.
     #[error("the gateway has no key to seal credentials with")]
     CredentialNotStorable,
@@ -97,6 +103,7 @@ impl Refused {
             Self::TooLarge { .. } => "too-large",
             Self::Full(_) => "full",
             Self::Unavailable(_) => "unavailable",
+            Self::Unknown => "unknown",
             Self::CredentialNotStorable => "credential-not-storable",
             Self::KeyMismatch(_) => "idempotency-mismatch",
         }
@@ -115,6 +122,7 @@ impl From<AppendError> for Refused {
             AppendError::KeyMismatch(item) => Self::KeyMismatch(item),
             AppendError::CredentialNotStorable => Self::CredentialNotStorable,
             AppendError::Unavailable(why) => Self::Unavailable(why),
+            AppendError::Unknown => Self::Unknown,
         }
     }
 }

@@ -39,6 +39,8 @@ pub(super) fn refused(refused: &Refused) -> Box<Problem> {
             let detail = format!("{detail}; name a file of keys: queue.key_file");
             Problem::new(Reason::CredentialNotStorable, detail)
         }
+        // Not as one that may come back: that would be a second write.
+        Refused::Unknown => Problem::new(Reason::OutcomeUnknown, detail),
         _ => full(detail),
     })
 }
@@ -69,5 +71,26 @@ fn full(detail: String) -> Problem {
         // Spread, so that those who were turned away together do not come back together.
         retry_after: Some(Duration::from_secs(fastrand::u64(RETRY_AFTER_SECS))),
         ..Problem::new(Reason::QueueFull, detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::{Reason, Refused, refused};
+    use crate::queue::Unavailable;
+
+    /// A client that was told to come back sent the same order twice.
+    #[test]
+    fn only_what_is_surely_not_queued_is_asked_to_come_back() {
+        let unknown = refused(&Refused::Unknown);
+        assert_eq!(unknown.reason, Reason::OutcomeUnknown);
+        assert_eq!(unknown.status(), StatusCode::BAD_GATEWAY);
+        assert_eq!(unknown.retry_after, None);
+        assert!(unknown.detail.contains("may be queued"));
+        let closed = refused(&Refused::Unavailable(Unavailable::Closed));
+        assert_eq!(closed.reason, Reason::QueueFull);
+        assert!(closed.retry_after.is_some());
     }
 }

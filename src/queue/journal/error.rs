@@ -47,7 +47,7 @@ pub enum OpenError {
     },
 }
 
-/// Why a write was not appended. Nothing of it is kept.
+/// Why a write was not appended. Nothing of it is kept, but for what is of unknown outcome.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
@@ -60,6 +60,9 @@ pub enum AppendError {
     /// It could not be recorded.
     #[error("cannot append: {0}")]
     Unavailable(Unavailable),
+    /// The journal's writer was lost with it: it may be on disk, which the next start finds out.
+    #[error("the queue failed while the write was recorded; it may be queued")]
+    Unknown,
 }
 
 /// Why nothing can be appended now.

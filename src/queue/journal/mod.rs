@@ -126,7 +126,7 @@ impl Journal {
     /// Dropping the future does not take the write back.
     ///
     /// # Errors
-    /// See [`AppendError`]. Nothing is then kept.
+    /// See [`AppendError`]. Nothing is then kept, but for [`AppendError::Unknown`].
     pub(super) async fn append(&self, mut write: NewWrite) -> Result<Appended, AppendError> {
         if !self.inner.is_storable(&write.fields) {
             return Err(AppendError::CredentialNotStorable);
@@ -136,11 +136,11 @@ impl Journal {
         }
         let (reply, answer) = oneshot::channel();
         let append = Append { write, reply };
-        let closed = AppendError::Unavailable(Unavailable::Closed);
         if self.appends.send(append).await.is_err() {
-            return Err(closed);
+            return Err(AppendError::Unavailable(Unavailable::Closed));
         }
-        answer.await.unwrap_or(Err(closed))
+        // Only a panic of the writer leaves it without an answer, perhaps after the commit.
+        answer.await.unwrap_or(Err(AppendError::Unknown))
     }
 
     /// Records a change, and returns once it is on disk and in the index, however long that takes. The claim on the write is

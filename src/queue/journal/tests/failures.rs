@@ -408,6 +408,10 @@ async fn a_panic_of_the_writer_closes_the_queue_and_loses_nothing_accepted() {
     let item = appended(journal.append(write()).await);
     assert!(!journal.is_closed());
     clock.is_broken.store(true, Ordering::SeqCst);
+    // It might have been in the commit: only the next start finds out.
+    let unknown = journal.append(write()).await;
+    assert!(matches!(unknown, Err(AppendError::Unknown)), "{unknown:?}");
+    journal.inner.ended.cancelled().await;
     for _ in 0..2 {
         let closed = journal.append(write()).await;
         let Err(AppendError::Unavailable(Unavailable::Closed)) = closed else {
