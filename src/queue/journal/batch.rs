@@ -32,8 +32,8 @@ pub(super) struct Prepared {
     pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
 }
 
-/// A refused append that a failed commit may have left. Its file is removed with this, unless it is kept.
-pub(super) struct Refused {
+/// A refused append that a failed commit may have left, and that is to be taken back. Its file is removed with this, unless it is kept.
+pub(super) struct TakenBack {
     id: ItemId,
     file: Option<SpoolFile>,
 }
@@ -159,7 +159,7 @@ impl Transition {
     }
 }
 
-impl Refused {
+impl TakenBack {
     fn new(id: ItemId, body: NewBody) -> Self {
         let file = match body {
             NewBody::Spooled(file) => Some(file),
@@ -233,10 +233,10 @@ impl Batch {
     }
 
     /// Tells everyone who waits for an append that there is none. What a failed commit may have left of them is to be removed.
-    pub(super) fn refuse(&mut self, reason: Unavailable, unconfirmed: &mut Vec<Refused>) {
+    pub(super) fn refuse(&mut self, reason: Unavailable, unconfirmed: &mut Vec<TakenBack>) {
         for append in self.appends.drain(..) {
             self.unconfirmed.push(append.item.id);
-            unconfirmed.push(Refused::new(append.item.id, append.body));
+            unconfirmed.push(TakenBack::new(append.item.id, append.body));
             // Whoever waits may be gone.
             let _ = append.reply.send(Err(AppendError::Unavailable(reason)));
         }

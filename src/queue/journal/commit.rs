@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     INLINE_BODY_MAX_BYTES, Inner,
-    batch::{Append, Appending, Batch, Prepared, Receipts, Refused, Transition, Written},
+    batch::{Append, Appending, Batch, Prepared, Receipts, TakenBack, Transition, Written},
     change::{Change, NewBody},
     error::{AppendError, DiskError, Unavailable},
     ids::Ids,
@@ -17,8 +17,8 @@ use super::{
 pub(super) struct State {
     pub(super) ids: Ids,
     pub(super) receipts: Receipts,
-    /// Refused appends that a failed commit may have left: at most those of one batch.
-    pub(super) unconfirmed: Vec<Refused>,
+    /// TakenBack appends that a failed commit may have left: at most those of one batch.
+    pub(super) unconfirmed: Vec<TakenBack>,
 }
 
 /// What a blocking piece came to.
@@ -48,7 +48,7 @@ impl Inner {
         let mut batch = Batch {
             transitions: kept,
             appends: self.prepare(&mut state.ids, appends),
-            unconfirmed: state.unconfirmed.iter().map(Refused::id).collect(),
+            unconfirmed: state.unconfirmed.iter().map(TakenBack::id).collect(),
             receipts: state.receipts,
         };
         let appends = batch.appends.iter().map(|append| append.item.id);
@@ -119,7 +119,7 @@ impl Inner {
     fn write_batch(
         &self,
         batch: &mut Batch,
-        unconfirmed: &mut Vec<Refused>,
+        unconfirmed: &mut Vec<TakenBack>,
     ) -> Result<Written, DiskError> {
         let error = match self.try_write(batch) {
             Err(error) => error,

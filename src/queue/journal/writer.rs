@@ -124,9 +124,9 @@ impl Writer {
                 "Changes of queued writes could not be recorded before the end."
             );
         }
-        for refused in &mut self.state.unconfirmed {
+        for taken_back in &mut self.state.unconfirmed {
             // Perhaps a record names it after all. If none does, the next start sweeps it.
-            refused.keep_file();
+            taken_back.keep_file();
         }
         for mut transition in kept {
             transition.keep_body();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use redb::ReadableTable;
+use redb::{ReadableTable, Table};
 
 use super::{
     super::{
@@ -45,9 +45,9 @@ pub(super) struct Meta {
 /// What is kept besides the running numbers, by its key.
 pub(super) type Settings = BTreeMap<&'static str, Vec<u8>>;
 
-/// Rows that wait to be put in.
+/// Proven rows that are not put in yet.
 #[derive(Default)]
-struct Waiting {
+struct Proven {
     rows: Vec<(&'static str, Vec<u8>, Vec<u8>)>,
     bytes: usize,
 }
@@ -68,18 +68,18 @@ impl Salvage<'_> {
                 return Ok(());
             }
         };
-        let (mut waiting, mut records) = (Waiting::default(), 0);
+        let (mut proven, mut records) = (Proven::default(), 0);
         let codec = self.codec;
         each_leaf(&file, codec, |leaf| {
             records += leaf.rows.len();
             self.scanned.note(leaf, codec);
-            waiting.extend(leaf);
-            if waiting.rows.len() >= ROWS_MAX || waiting.bytes >= ROWS_BYTES_MAX {
-                self.merge(std::mem::take(&mut waiting), until)?;
+            proven.extend(leaf);
+            if proven.rows.len() >= ROWS_MAX || proven.bytes >= ROWS_BYTES_MAX {
+                self.merge(std::mem::take(&mut proven), until)?;
             }
             Ok(())
         })?;
-        self.merge(waiting, until)?;
+        self.merge(proven, until)?;
         let writes = self.scanned.items.len();
         tracing::warn!(
             records,
@@ -89,13 +89,13 @@ impl Salvage<'_> {
         Ok(())
     }
 
-    fn merge(&mut self, waiting: Waiting, until: Option<Counters>) -> Result<(), DiskError> {
+    fn merge(&mut self, proven: Proven, until: Option<Counters>) -> Result<(), DiskError> {
         let codec = self.codec;
         let (known, named, scanned) = (&mut self.known, &mut self.named, &mut self.scanned);
         let failed = &self.failed;
         let mut damaged = Vec::new();
         transact(&self.target, self.damage, codec, |tables| {
-            for (table, key, row) in &waiting.rows {
+            for (table, key, row) in &proven.rows {
                 let until = until.filter(|_| !failed.contains(table));
                 let merged = merge_row(codec, tables, table, key, row, until)?;
                 match merged {
@@ -123,7 +123,7 @@ impl Salvage<'_> {
     }
 }
 
-impl Waiting {
+impl Proven {
     fn extend(&mut self, leaf: &Leaf<'_>) {
         if leaf.table == name::META {
             return;
@@ -198,9 +198,24 @@ fn merge_row(
     until: Option<Counters>,
 ) -> Result<Merged, DiskError> {
     match table {
-        name::ITEMS => merge_item(codec, tables, key, row, until),
-        name::CONTENTS => merge_content(codec, tables, key, row, until),
-        name::KEYS => merge_key(codec, tables, key, row, until),
+        name::ITEMS => {
+            let rank = |row: &[u8]| item_rank(codec, key, row);
+            let is_past = |rank: &(u64, bool)| until.is_some_and(|until| rank.0 <= until.revision);
+            let put = put_newest(&mut tables.items, key, row, rank, is_past)?;
+            Ok(put.merged(|key, _| Merged::Item(ItemId::from_bytes(*key))))
+        }
+        name::CONTENTS => {
+            let rank = |row: &[u8]| content_rank(codec, key, row);
+            let is_past = |rank: &u64| until.is_some_and(|until| *rank <= until.revision);
+            let put = put_newest(&mut tables.contents, key, row, rank, is_past)?;
+            Ok(put.merged(|key, _| Merged::Content(ItemId::from_bytes(*key))))
+        }
+        name::KEYS => {
+            let rank = |row: &[u8]| key_rank(codec, key, row);
+            let is_past = |id: &ItemId| until.is_some_and(|until| Some(*id) <= until.last_id);
+            let put = put_newest(&mut tables.keys, key, row, rank, is_past)?;
+            Ok(put.merged(|_, id| Merged::Key(id)))
+        }
         name::ANSWERS => merge_answer(tables, key, row),
         name::ENDED => {
             let Some(key) = key.first_chunk() else {
@@ -227,76 +242,59 @@ fn merge_row(
     }
 }
 
-fn merge_item(
-    codec: Codec,
-    tables: &mut Tables<'_>,
-    key: &[u8],
-    row: &[u8],
-    until: Option<Counters>,
-) -> Result<Merged, DiskError> {
-    // A transaction that failed may have left its pages, and the next one has its number.
-    let rank = |row: &[u8]| {
-        let row: Result<ItemRow<'_>, _> = codec.decode(name::ITEMS, key, row);
-        row.ok()
-            .map(|row| (row.revision, row.item.state.is_ended()))
-    };
-    let (Some(key), Some(found)) = (key.first_chunk(), rank(row)) else {
-        return Ok(Merged::Unknown);
-    };
-    let before = tables.items.get(key)?;
-    let before = before.and_then(|before| rank(before.value()));
-    let is_past = until.is_some_and(|until| found.0 <= until.revision);
-    if is_past || before.is_some_and(|before| before >= found) {
-        return Ok(Merged::Other);
-    }
-    tables.items.insert(key, row)?;
-    Ok(Merged::Item(ItemId::from_bytes(*key)))
+/// A transaction that failed may have left its pages, and the next one has its number.
+fn item_rank(codec: Codec, key: &[u8], row: &[u8]) -> Option<(u64, bool)> {
+    let row: Result<ItemRow<'_>, _> = codec.decode(name::ITEMS, key, row);
+    let row = row.ok()?;
+    Some((row.revision, row.item.state.is_ended()))
 }
 
-fn merge_content(
-    codec: Codec,
-    tables: &mut Tables<'_>,
-    key: &[u8],
-    row: &[u8],
-    until: Option<Counters>,
-) -> Result<Merged, DiskError> {
-    let revision = |row: &[u8]| {
-        let row: Result<ContentRow<'_>, _> = codec.decode(name::CONTENTS, key, row);
-        row.ok().map(|row| row.revision)
-    };
-    let (Some(key), Some(found)) = (key.first_chunk(), revision(row)) else {
-        return Ok(Merged::Unknown);
-    };
-    let before = tables.contents.get(key)?;
-    let before = before.and_then(|before| revision(before.value()));
-    let is_past = until.is_some_and(|until| found <= until.revision);
-    if is_past || before.is_some_and(|before| before >= found) {
-        return Ok(Merged::Other);
-    }
-    tables.contents.insert(key, row)?;
-    Ok(Merged::Content(ItemId::from_bytes(*key)))
+fn content_rank(codec: Codec, key: &[u8], row: &[u8]) -> Option<u64> {
+    let row: Result<ContentRow<'_>, _> = codec.decode(name::CONTENTS, key, row);
+    row.ok().map(|row| row.revision)
 }
 
 /// Ids increase: of two writes that had the key, the later one has it.
-fn merge_key(
-    codec: Codec,
-    tables: &mut Tables<'_>,
-    key: &[u8],
+fn key_rank(codec: Codec, key: &[u8], row: &[u8]) -> Option<ItemId> {
+    let row: Result<KeyRow, _> = codec.decode(name::KEYS, key, row);
+    row.ok().map(|row| row.id)
+}
+
+/// Puts the row in, unless its rank is past, or that of the one that is there is as high; its key and rank if it did.
+fn put_newest<'k, const N: usize, R: PartialOrd>(
+    table: &mut Table<'_, &'static [u8; N], &'static [u8]>,
+    key: &'k [u8],
     row: &[u8],
-    until: Option<Counters>,
-) -> Result<Merged, DiskError> {
-    let (Some(key), Ok(found)) = (key.first_chunk(), codec.decode(name::KEYS, key, row)) else {
-        return Ok(Merged::Unknown);
+    rank: impl Fn(&[u8]) -> Option<R>,
+    is_past: impl Fn(&R) -> bool,
+) -> Result<Put<'k, N, R>, DiskError> {
+    let (Some(key), Some(found)) = (key.first_chunk(), rank(row)) else {
+        return Ok(Put::Unknown);
     };
-    let KeyRow { id, .. } = found;
-    let before = tables.keys.get(key)?;
-    let before = before.and_then(|row| codec.decode(name::KEYS, key, row.value()).ok());
-    let is_past = until.is_some_and(|until| Some(id) <= until.last_id);
-    if is_past || before.is_some_and(|before: KeyRow| before.id >= id) {
-        return Ok(Merged::Other);
+    let before = table.get(key)?;
+    let before = before.and_then(|before| rank(before.value()));
+    if is_past(&found) || before.is_some_and(|before| before >= found) {
+        return Ok(Put::Not);
     }
-    tables.keys.insert(key, row)?;
-    Ok(Merged::Key(id))
+    table.insert(key, row)?;
+    Ok(Put::As(key, found))
+}
+
+/// What became of a row that may be there already.
+enum Put<'k, const N: usize, R> {
+    As(&'k [u8; N], R),
+    Not,
+    Unknown,
+}
+
+impl<const N: usize, R> Put<'_, N, R> {
+    fn merged(self, merged: impl FnOnce(&[u8; N], R) -> Merged) -> Merged {
+        match self {
+            Self::As(key, rank) => merged(key, rank),
+            Self::Not => Merged::Other,
+            Self::Unknown => Merged::Unknown,
+        }
+    }
 }
 
 /// Nothing in an answer says which is the later one.

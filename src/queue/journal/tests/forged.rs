@@ -132,7 +132,7 @@ fn damage_seed(dir: &Path) {
 #[tokio::test]
 async fn a_seed_that_is_lost_in_one_place_is_had_from_the_other() {
     let (dir, _, items) = queue().await;
-    let fixture = copy(&dir, |dir| damage_seed(dir)).await;
+    let fixture = copy(&dir, damage_seed).await;
     assert_eq!(fixture.all().await, items);
     assert!(fixture.journal.damage() > 0, "it is said");
     let fixture = fixture.reopen().await;

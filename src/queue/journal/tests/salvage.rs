@@ -342,7 +342,7 @@ async fn of_a_receipt_that_was_swept_nothing_is_shown() {
     let pending = fixture.append("pending").await;
     fixture.clock.step_secs(86_400 + 1);
     tokio::time::sleep(Duration::from_secs(31)).await;
-    assert_eq!(fixture.all().await, [pending.clone()], "swept");
+    assert_eq!(fixture.all().await, std::slice::from_ref(&pending), "swept");
     let (dir, config) = fixture.close().await;
     change(dir.path(), |content| destroy_header(content));
     let backing = Backing::Directory(dir.path().to_owned());
