@@ -52,7 +52,7 @@ pub(super) mod meta {
 }
 
 /// The number of this layout. Another one is not touched.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// The changing part of a write.
 #[derive(Serialize, Deserialize)]
