@@ -1,5 +1,7 @@
 //! What becomes of a write whose first attempt fails: the table of the queue, each row with each kind of write.
 
+mod http2;
+
 use futures_util::future::join_all;
 
 use super::{Site, location, write};
@@ -130,19 +132,22 @@ async fn check(site: &Site, fault: Reply, expected: [Got; 3]) {
     }
 }
 
-/// `first`: how many requests of the first attempt the origin has read.
-async fn check_one(site: &Site, kind: &Kind, answer: &Answer, expected: Got, first: usize) {
-    let what = format!("{} {}: {answer:?}", kind.method, kind.path);
-    let got = match answer.status {
+fn got(answer: &Answer, what: &str) -> Got {
+    match answer.status {
         202 => Queued,
         status if answer.header("content-type") == Some("application/problem+json") => {
             assert_eq!(answer.problem(), "outcome-unknown", "{what}");
             Unknown(status)
         }
         status => Got::Answer(status),
-    };
-    assert_eq!(got, expected, "{what}");
-    if got != Queued {
+    }
+}
+
+/// `first`: how many requests of the first attempt the origin has read.
+async fn check_one(site: &Site, kind: &Kind, answer: &Answer, expected: Got, first: usize) {
+    let what = format!("{} {}: {answer:?}", kind.method, kind.path);
+    assert_eq!(got(answer, &what), expected, "{what}");
+    if expected != Queued {
         return;
     }
     let location = location(answer);
