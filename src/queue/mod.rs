@@ -13,6 +13,7 @@
 
 mod admission;
 mod changed;
+mod credential;
 mod gathering;
 mod index;
 mod item;
@@ -45,6 +46,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::{
     admission::Refused,
     changed::Changed,
+    credential::read_credential,
     gathering::Gathering,
     item::{
         Answer, Attempt, Content, Dead, Done, Item, ItemId, OnStuck, Origin, Parked, PendingReads,
@@ -57,8 +59,8 @@ pub use self::{
     lane::LaneId,
     operate::{
         Audit, Edit, EditedBody, EditedKey, Filter, Import, ImportError, Imported, Inspected,
-        LaneListed, Listed, OperateError, Operation, OperationState, Page, PauseListed, Record,
-        Shown, Summary,
+        LaneListed, Listed, OperateError, Operation, OperationState, Page,
+        PauseListed, Record, Shown, Summary,
     },
     outcome::{Observation, Outcome, outcome},
     outlet::{Delivery, DeliveryBody, Occasion, Outlet, Proof, Received, SendError, Unverified},

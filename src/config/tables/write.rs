@@ -16,7 +16,7 @@ use crate::{
     },
     queue::{
         Idempotency, KeyFormat, OnStuck, OrderBy, PendingReads, ResponseTemplate, WriteMode,
-        WriteSettings,
+        WriteSettings, read_credential,
     },
     upstream::UpstreamConfig,
 };
@@ -164,7 +164,7 @@ pub(in crate::config) fn check_write(
         problems.push(problem.help("say `idempotency = \"pass\"` or \"inject\""));
     }
     if let Some(path) = &write.credential_file.0
-        && let Err(error) = std::fs::read_to_string(path)
+        && let Err(error) = read_credential(path)
     {
         let title = format!("route `{name}`: `write.credential_file` cannot be read");
         let origin = write.credential_file.origin;

@@ -14,7 +14,7 @@ use crate::{
     proxy::{Gateway, invalidation::Cause, outgoing::remove_hop_by_hop},
     queue::{
         Answer, Delivery, DeliveryBody, INLINE_BODY_MAX_BYTES, Item, Occasion, Origin, Outlet,
-        Proof, Received, SendError, Unverified,
+        Proof, Received, SendError, Unverified, read_credential,
     },
     upstream::{
         ForwardError, Patience, ProbeError, Repeat, ResponseBody, Sending, Upstream, Verified,
@@ -78,12 +78,10 @@ impl HttpOutlet {
             return Ok(None);
         };
         let unusable = |why: String| SendError::Deferred(format!("{}: {why}", path.display()));
-        let text = tokio::fs::read_to_string(&path).await;
-        let text = text.map_err(|error| unusable(error.to_string()))?;
-        let value = HeaderValue::try_from(text.trim());
-        let mut value = value.map_err(|_| unusable("not the value of a field".to_owned()))?;
-        value.set_sensitive(true);
-        Ok(Some(value))
+        let from = path.clone();
+        let read = tokio::task::spawn_blocking(move || read_credential(&from)).await;
+        let read = read.map_err(|error| unusable(error.to_string()))?;
+        read.map(Some).map_err(|error| unusable(error.to_string()))
     }
 
     /// The Host that a request of a client would have now, where that is not the stored one: since the write was accepted its

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::{Site, write};
-use crate::support::{Reply, Request};
+use crate::support::{Reply, Request, eventually};
 
 const ALWAYS: &str = r#"mode = "always", order_by = "none""#;
 
@@ -195,6 +195,30 @@ async fn its_credential_is_read_anew_when_it_is_refused() {
     let seen = site.origin.seen_at("/a");
     let last = seen.last().unwrap();
     assert_eq!(last.header("authorization"), Some("Bearer second"));
+}
+
+#[tokio::test]
+async fn while_its_file_holds_no_credential_nothing_is_sent_and_an_operator_sees_why() {
+    let too_large = vec![b'x'; (64 << 10) + 1];
+    for (text, why) in [(&too_large[..], "larger than 64 KiB"), (b"\n", "empty")] {
+        let keys = Keys::new("");
+        let site = with_source(&keys).await;
+        site.origin.on("/a", Reply::ok("made"));
+        std::fs::write(keys.file("credential"), text).unwrap();
+        let receipt = site.queue(write("POST", "/a")).await;
+        let id = receipt.rsplit('/').next().unwrap();
+        let item = format!("/api/v1/queue/items/{id}");
+        eventually("the write is put off", || async {
+            let shown = site.gateway.admin.get(&item).await.json();
+            let remark = shown["remark"].as_str().unwrap_or_default();
+            remark.contains(why).then_some(())
+        })
+        .await;
+        assert_eq!(site.count("/a"), 0, "{why}");
+        std::fs::write(keys.file("credential"), "Bearer second\n").unwrap();
+        let done = site.until(&receipt, "done").await;
+        assert_eq!(done["attempts"], 1, "{why}");
+    }
 }
 
 #[tokio::test]
