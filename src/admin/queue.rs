@@ -24,8 +24,8 @@ use super::{
 use crate::{
     policy::Timestamp,
     queue::{
-        self, Content, Filter, Inspected, Item, ItemId, LaneListed, OnStuck, PauseListed, Queue,
-        Repeat, Shown, State as ItemState,
+        self, Content, Filter, Inspected, Item, ItemId, LaneListed, LanePlace, OnStuck,
+        PauseListed, Queue, Repeat, Shown, State as ItemState,
     },
 };
 
@@ -130,11 +130,15 @@ pub(super) async fn lanes(
     Parameters(parameters): Parameters<LaneParameters>,
 ) -> Result<Json<Page<Lane>>, Problem> {
     let limit = limit(parameters.limit)?;
-    let (origin, cursor) = (parameters.origin.as_deref(), parameters.cursor.as_deref());
-    let page = api.queue.lanes(origin, cursor, limit).await?;
+    let cursor = parameters.cursor.as_deref().map(|cursor| {
+        let place = cursor.parse::<LanePlace>();
+        place.map_err(|_| Problem::bad_request("`cursor` is not one of this list"))
+    });
+    let (origin, cursor) = (parameters.origin.as_deref(), cursor.transpose()?);
+    let page = api.queue.lanes(origin, cursor.as_ref(), limit).await?;
     Ok(Json(Page {
         items: page.items.iter().map(lane).collect(),
-        next_cursor: page.next,
+        next_cursor: page.next.map(|place| place.to_string()),
     }))
 }
 

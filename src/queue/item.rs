@@ -306,6 +306,19 @@ impl FromStr for ItemId {
     }
 }
 
+impl Origin {
+    /// Of its text.
+    pub(super) fn from_shown(text: &str) -> Self {
+        match text.split_once("://") {
+            Some((scheme, authority)) => Self::Forward {
+                scheme: scheme.to_owned(),
+                authority: authority.to_owned(),
+            },
+            None => Self::Upstream(text.to_owned()),
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,6 +1,6 @@
 //! Lanes: what is delivered one after the other, in order of acceptance.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, num::ParseIntError, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use xxhash_rust::xxh3::Xxh3;
@@ -37,6 +37,14 @@ impl fmt::Display for LaneId {
     }
 }
 
+impl FromStr for LaneId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        u128::from_str_radix(text, 16).map(Self)
+    }
+}
+
 /// As text for people, because JSON has no numbers of 128 bits; as a number in records.
 impl Serialize for LaneId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -54,9 +62,7 @@ impl<'de> Deserialize<'de> for LaneId {
             return u128::deserialize(deserializer).map(Self);
         }
         let text = <Cow<'_, str>>::deserialize(deserializer)?;
-        u128::from_str_radix(&text, 16)
-            .map(Self)
-            .map_err(serde::de::Error::custom)
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -59,7 +59,7 @@ pub use self::{
     lane::LaneId,
     operate::{
         Audit, Edit, EditedBody, EditedKey, Filter, Import, ImportError, Imported, Inspected,
-        LaneListed, Listed, OperateError, Operation, OperationState, Page,
+        LaneListed, LanePlace, Listed, NoLanePlace, OperateError, Operation, OperationState, Page,
         PauseListed, Record, Shown, Summary,
     },
     outcome::{Observation, Outcome, outcome},

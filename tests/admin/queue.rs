@@ -124,6 +124,19 @@ fn bodies(origin: &Origin, path: &str) -> Vec<String> {
         .collect()
 }
 
+/// All pages of a list.
+async fn joined(bench: &Bench, target: &str) -> Vec<Value> {
+    let (mut found, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = get(&bench.gateway, &format!("{target}{cursor}")).await;
+        found.extend(page["items"].as_array().unwrap().clone());
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return found,
+        }
+    }
+}
+
 #[tokio::test]
 async fn queued_writes_are_listed_filtered_and_paged() {
     let bench = Bench::offline().await;
@@ -138,16 +151,7 @@ async fn queued_writes_are_listed_filtered_and_paged() {
     assert_eq!(bench.paths("age=1m").await.len(), 0);
     bench.gateway.clock.step_secs(61);
     assert_eq!(bench.paths("age=1m").await.len(), 4);
-    let (mut found, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let target = format!("queue/items?limit=3{cursor}");
-        let page = get(&bench.gateway, &target).await;
-        found.extend(page["items"].as_array().unwrap().clone());
-        match page["next_cursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => break,
-        }
-    }
+    let found = joined(&bench, "queue/items?limit=3").await;
     assert_eq!(found.len(), 4);
     assert_eq!(found[2]["blocked_by"], found[0]["id"]);
     assert_eq!(found[3]["seq"], 4);
@@ -156,6 +160,18 @@ async fn queued_writes_are_listed_filtered_and_paged() {
     let sizes: Vec<_> = lanes.iter().map(|lane| lane["items"].as_u64()).collect();
     assert_eq!(sizes.iter().flatten().sum::<u64>(), 4);
     assert_eq!(lanes.len(), 3);
+    for limit in 1..=4 {
+        let target = format!("queue/lanes?limit={limit}");
+        assert_eq!(joined(&bench, &target).await, *lanes);
+    }
+    let elsewhere = get(&bench.gateway, "queue/lanes?origin=elsewhere").await;
+    assert!(elsewhere["items"].as_array().unwrap().is_empty());
+    let wrong = bench
+        .gateway
+        .admin
+        .get("/api/v1/queue/lanes?cursor=!")
+        .await;
+    wrong.assert_problem(400, "bad-request");
     for wrong in ["state=old", "limit=0", "age=1", "cursor=!", "colour=red"] {
         let target = format!("/api/v1/queue/items?{wrong}");
         let answer = bench.gateway.admin.get(&target).await;

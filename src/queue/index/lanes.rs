@@ -34,7 +34,8 @@ type Due = (Timestamp, ItemId, LaneId);
 /// The lanes of one origin.
 #[derive(Debug, Default)]
 pub(super) struct OriginLanes {
-    lanes: usize,
+    /// In the order of their list.
+    lanes: BTreeSet<LaneId>,
     due: BTreeSet<Due>,
     pending: usize,
 }
@@ -190,22 +191,42 @@ impl Index {
         entry.state.is_pending() && !entry.is_claimed && *waits_since <= by
     }
 
-    /// Every lane that is not empty, in no order.
-    pub(in crate::queue) fn lanes(&self) -> Vec<LaneFacts> {
-        let facts = |(id, lane): (&LaneId, &Lane)| {
-            let head = *lane.items.front()?;
-            let entry = self.entries.get(&head)?;
-            Some(LaneFacts {
-                lane: *id,
-                origin: Origin::clone(&lane.origin),
-                items: lane.items.len(),
-                head,
-                head_state: entry.state,
-                oldest: entry.accepted_at,
-                next_at: entry.next_at,
-            })
-        };
-        self.lanes.iter().filter_map(facts).collect()
+    /// The next lanes that are not empty, of all origins or `of` one, by origin and then by id: at most `limit`, behind this one.
+    /// Looks at no others, but for those where the first write is on its way to the disk.
+    pub(in crate::queue) fn lanes(
+        &self,
+        of: Option<&Origin>,
+        after: Option<(&Origin, LaneId)>,
+        limit: usize,
+    ) -> Vec<LaneFacts> {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+
+        let first = of.or(after.map(|(origin, _)| origin));
+        let begin = first.map_or(Unbounded, Included);
+        let end = of.map_or(Unbounded, Included);
+        let origins = self.origins.range::<Origin, _>((begin, end));
+        let lanes = origins.flat_map(|(origin, lanes)| {
+            let reached = after.filter(|(reached, _)| **reached == **origin);
+            let begin = reached.map_or(Unbounded, |(_, lane)| Excluded(lane));
+            lanes.lanes.range((begin, Unbounded))
+        });
+        let facts = lanes.filter_map(|lane| self.lane_facts(*lane));
+        facts.take(limit).collect()
+    }
+
+    fn lane_facts(&self, id: LaneId) -> Option<LaneFacts> {
+        let lane = self.lanes.get(&id)?;
+        let head = *lane.items.front()?;
+        let entry = self.entries.get(&head)?;
+        Some(LaneFacts {
+            lane: id,
+            origin: Origin::clone(&lane.origin),
+            items: lane.items.len(),
+            head,
+            head_state: entry.state,
+            oldest: entry.accepted_at,
+            next_at: entry.next_at,
+        })
     }
 
     fn heads_from(&self, from: Option<Cursor>) -> impl Iterator<Item = &ItemId> {
@@ -299,8 +320,8 @@ impl Index {
             return;
         };
         if let Some(lanes) = self.origins.get_mut(&lane.origin) {
-            lanes.lanes -= 1;
-            if lanes.lanes == 0 {
+            lanes.lanes.remove(&id);
+            if lanes.lanes.is_empty() {
                 self.origins.remove(&lane.origin);
             }
         }
@@ -313,7 +334,8 @@ impl Index {
                 let known = self.origins.get_key_value(origin);
                 let origin =
                     known.map_or_else(|| Arc::new(origin.clone()), |(known, _)| Arc::clone(known));
-                self.origins.entry(Arc::clone(&origin)).or_default().lanes += 1;
+                let lanes = self.origins.entry(Arc::clone(&origin)).or_default();
+                lanes.lanes.insert(id);
                 place.insert(Lane {
                     origin,
                     items: VecDeque::new(),

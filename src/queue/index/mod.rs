@@ -2,13 +2,13 @@
 //!
 //! Invariants: it says of a write what the journal has committed, but for one that is claimed, on which somebody works; a write
 //! is claimed by one at a time; of a lane only the head is ever due. Bounds: about 200 bytes for a write, and as many again for
-//! a lane; their number is bounded by `queue.max_items`. Whoever has the index looks at a few things, not at all, but for
-//! [`Index::lanes`] and at start. No I/O, no time of its own.
+//! a lane; their number is bounded by `queue.max_items`. Whoever has the index looks at a few things, not at all, but at
+//! start. No I/O, no time of its own.
 //!
 //! In reading order: here room, claims and states; `lanes` the order, `floors` wishes of origins, `pending` what reads ask.
 
 use std::{
-    collections::{BTreeSet, HashMap, hash_map::Entry as MapEntry},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry as MapEntry},
     sync::Arc,
 };
 
@@ -37,7 +37,8 @@ pub(super) struct Index {
     places: Arc<Places>,
     entries: HashMap<ItemId, Entry>,
     lanes: HashMap<LaneId, Lane>,
-    origins: HashMap<Arc<Origin>, OriginLanes>,
+    /// In the order of their list.
+    origins: BTreeMap<Arc<Origin>, OriginLanes>,
     /// The first of every lane that is not empty.
     heads: BTreeSet<ItemId>,
     floors: Floors,
@@ -133,7 +134,7 @@ impl Index {
             places: Arc::default(),
             entries: HashMap::new(),
             lanes: HashMap::new(),
-            origins: HashMap::new(),
+            origins: BTreeMap::new(),
             heads: BTreeSet::new(),
             floors: Floors::default(),
             revived: HashMap::new(),

@@ -341,3 +341,51 @@ fn what_is_stuck_or_moved_is_not_pending_where_it_was() {
     index.change(&item);
     assert_eq!(pending.count("elsewhere"), 1);
 }
+
+/// Each look at the list held the index for as long as it takes to sort every lane.
+#[test]
+fn lanes_are_listed_by_origin_a_page_at_a_time() {
+    let mut number = 0;
+    let mut items = Vec::new();
+    for at in ["b", "a", "c"] {
+        for lane in ["x", "y", "z"] {
+            number += 1;
+            items.push(write(number, at, lane));
+        }
+    }
+    // A second one of a lane is no second lane, and one that is on its way to the disk none yet.
+    items.push(write(100, "a", "x"));
+    let mut index = index(&items);
+    let reserved = write(101, "a", "reserved");
+    index
+        .reserve(&reserved.origin, Room::of(&reserved))
+        .unwrap();
+    let mut expected: Vec<_> = items[..9].iter().collect();
+    expected.sort_by_key(|item| (item.origin.clone(), item.lane_id));
+    let b = origin("b");
+    for of in [None, Some(&b)] {
+        let expected = expected.iter().map(|item| item.id);
+        let expected: Vec<_> = match of {
+            Some(_) => expected.skip(3).take(3).collect(),
+            None => expected.collect(),
+        };
+        for limit in 1..=10 {
+            let mut found = Vec::new();
+            let mut after: Option<(Origin, LaneId)> = None;
+            loop {
+                let reached = after.as_ref().map(|(origin, lane)| (origin, *lane));
+                let page = index.lanes(of, reached, limit);
+                assert!(page.len() <= limit);
+                let Some(last) = page.last() else { break };
+                after = Some((last.origin.clone(), last.lane));
+                found.extend(page.iter().map(|lane| lane.head));
+            }
+            assert_eq!(found, expected, "{of:?}, {limit} at a time");
+        }
+    }
+    index.release_reservation(Room::of(&reserved));
+    for item in &items {
+        index.remove(item.id);
+    }
+    assert!(index.lanes(None, None, 1).is_empty() && index.origins.is_empty());
+}

@@ -95,7 +95,7 @@ impl Queue {
         reason: Option<String>,
         by: &str,
     ) -> Result<Vec<PauseListed>, OperateError> {
-        let origin = origin.map(parse_origin);
+        let origin = origin.map(Origin::from_shown);
         let _one_at_a_time = self.inner.pausing.acquire().await;
         let mut pauses = self.inner.journal.pauses();
         pauses.retain(|pause| pause.origin != origin);
@@ -121,7 +121,7 @@ impl Queue {
         origin: Option<&str>,
         by: &str,
     ) -> Result<Vec<PauseListed>, OperateError> {
-        let origin = origin.map(parse_origin);
+        let origin = origin.map(Origin::from_shown);
         let _one_at_a_time = self.inner.pausing.acquire().await;
         let mut pauses = self.inner.journal.pauses();
         pauses.retain(|pause| pause.origin != origin);
@@ -190,15 +190,4 @@ fn with_reason(what: String, reason: Option<&str>) -> String {
 
 fn place(origin: Option<&Origin>) -> String {
     origin.map_or_else(|| "everywhere".to_owned(), Origin::to_string)
-}
-
-/// An origin as it is shown.
-fn parse_origin(text: &str) -> Origin {
-    match text.split_once("://") {
-        Some((scheme, authority)) => Origin::Forward {
-            scheme: scheme.to_owned(),
-            authority: authority.to_owned(),
-        },
-        None => Origin::Upstream(text.to_owned()),
-    }
 }

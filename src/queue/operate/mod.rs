@@ -26,7 +26,10 @@ pub use self::{
     record::{ImportError, Record},
     redrive::{Operation, OperationState},
     transfer::{Import, Imported},
-    view::{Audit, Filter, Inspected, LaneListed, Listed, Page, PauseListed, Shown, Summary},
+    view::{
+        Audit, Filter, Inspected, LaneListed, LanePlace, Listed, NoLanePlace, Page, PauseListed,
+        Shown, Summary,
+    },
 };
 use super::{
     Claim, Item, ItemId, JournalError, Queue, State,

@@ -1,5 +1,7 @@
 //! Lists of writes and lanes, one write with everything that may be shown of it, and the queue at a glance.
 
+use std::{fmt, str::FromStr};
+
 use super::{
     super::{
         Answer, Content, Item, ItemId, LaneId, Origin, OriginStatus, Queue, State,
@@ -81,6 +83,18 @@ pub struct LaneListed {
     /// Before when its head is not tried.
     pub next_at: Timestamp,
 }
+
+/// Where a lane is in the list of them: its origin, and its id among those of one origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LanePlace {
+    origin: Origin,
+    lane: LaneId,
+}
+
+/// What is no [`LanePlace`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a place in the list of lanes")]
+pub struct NoLanePlace;
 
 /// Deliveries that are held back.
 #[derive(Clone, Debug)]
@@ -199,19 +213,17 @@ impl Queue {
     pub async fn lanes(
         &self,
         origin: Option<&str>,
-        after: Option<&str>,
+        after: Option<&LanePlace>,
         limit: usize,
-    ) -> Result<Page<LaneListed, String>, OperateError> {
-        let mut all: Vec<_> = self.index().lanes();
-        all.retain(|lane| origin.is_none_or(|origin| lane.origin.to_string() == origin));
-        let place = |origin: &Origin, lane: LaneId| format!("{origin} {lane}");
-        all.sort_by_cached_key(|lane| place(&lane.origin, lane.lane));
-        let start = after.map_or(0, |after| {
-            all.partition_point(|lane| *place(&lane.origin, lane.lane) <= *after)
-        });
-        let has_more = all.len() > start + limit;
+    ) -> Result<Page<LaneListed, LanePlace>, OperateError> {
+        let origin = origin.map(Origin::from_shown);
+        let after = after.map(|place| (&place.origin, place.lane));
+        // One more than is shown tells whether there is a next page.
+        let mut lanes = self.index().lanes(origin.as_ref(), after, limit + 1);
+        let has_more = lanes.len() > limit;
+        lanes.truncate(limit);
         let mut items = Vec::new();
-        for lane in all.into_iter().skip(start).take(limit) {
+        for lane in lanes {
             let head = self.inner.journal.item(lane.head).await?;
             items.push(LaneListed {
                 id: lane.lane,
@@ -225,8 +237,11 @@ impl Queue {
                 next_at: lane.next_at,
             });
         }
-        let next = items.last().filter(|_| has_more);
-        let next = next.map(|lane| place(&lane.origin, lane.id));
+        let last = items.last().filter(|_| has_more);
+        let next = last.map(|lane| LanePlace {
+            origin: lane.origin.clone(),
+            lane: lane.id,
+        });
         Ok(Page { items, next })
     }
 
@@ -334,6 +349,24 @@ impl Filter {
         [&*item.method, &item.url, &item.lane, &id, reason]
             .iter()
             .any(|place| place.contains(text.as_str()))
+    }
+}
+
+impl fmt::Display for LanePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.origin, self.lane)
+    }
+}
+
+impl FromStr for LanePlace {
+    type Err = NoLanePlace;
+
+    fn from_str(text: &str) -> Result<Self, NoLanePlace> {
+        let (origin, lane) = text.rsplit_once('/').ok_or(NoLanePlace)?;
+        Ok(Self {
+            origin: Origin::from_shown(origin),
+            lane: lane.parse().map_err(|_| NoLanePlace)?,
+        })
     }
 }
 
