@@ -55,7 +55,7 @@ impl Queue {
             return Ok(None);
         };
         let known = self.inner.journal.known(key, write.item.body_sha256).await;
-        known.map_err(Refused::from)
+        known.map_err(|error| self.counted(error.into()))
     }
 
     /// Appends a write; returns once it is on disk. A write that has been appended before, by its idempotency key, is not

@@ -257,6 +257,42 @@ async fn a_rejected_write_is_retried_and_delivered() {
 }
 
 #[tokio::test]
+async fn what_became_of_writes_is_counted() {
+    let bench = Bench::new("always").await;
+    bench.origin.on_each("/a", |_, before| match before {
+        0 => Reply::new(429, "not now"),
+        _ => Reply::ok("made"),
+    });
+    bench.origin.on("/b", Reply::new(422, "never"));
+    let keyed = |body: &'static str| {
+        let request = Request::new("POST", "/a").header("Idempotency-Key", "\"k\"");
+        request.body(body)
+    };
+    let accepted = bench.gateway.client.ask(keyed("x")).await;
+    assert_eq!(accepted.status, 202, "{accepted:?}");
+    let mismatch = bench.gateway.client.ask(keyed("y")).await;
+    mismatch.assert_problem(422, "idempotency-mismatch");
+    let id = accepted.json()["id"].as_str().unwrap().to_owned();
+    bench.until(&id, "waiting").await;
+    bench.gateway.clock.step_secs(600);
+    bench.until(&id, "done").await;
+    let rejected = bench.post("/b", "x").await;
+    bench.until(&rejected, "dead").await;
+    let metrics = bench.gateway.admin.get("/metrics").await;
+    for line in [
+        "hardtack_queue_accepted_total 2",
+        "hardtack_queue_refused_total{reason=\"idempotency-mismatch\"} 1",
+        "hardtack_queue_attempts_total{outcome=\"retry\"} 1",
+        "hardtack_queue_attempts_total{outcome=\"done\"} 1",
+        "hardtack_queue_attempts_total{outcome=\"dead\"} 1",
+        "hardtack_queue_delivery_delay_seconds_count 1",
+        "hardtack_queue_items{state=\"dead\"} 1",
+    ] {
+        assert!(metrics.text().contains(line), "{line}\n{}", metrics.text());
+    }
+}
+
+#[tokio::test]
 async fn an_edited_write_goes_out_as_another_one() {
     let bench = Bench::new("always").await;
     bench.origin.on("/a", Reply::new(409, "conflict"));
