@@ -783,6 +783,68 @@ fn a_route_that_is_never_reached_is_a_warning() {
 }
 
 #[test]
+fn what_a_queue_cannot_keep_or_prove_is_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    std::fs::write(path("key"), "a key of at least thirty-two characters\n").unwrap();
+    std::fs::write(path("credential"), "Bearer x\n").unwrap();
+    let key = format!("[queue]\nkey_file = {:?}\n", path("key"));
+    let credential = format!(", credential_file = {:?}", path("credential"));
+    let probe = "probe = { path = \"/healthz\" }\n";
+    let (unkept, unproven) = (
+        "writes with credentials are never queued",
+        "give the upstream a `probe`",
+    );
+    for (queue, upstream, write, expected) in [
+        ("", "", "", &[][..]),
+        ("", "", "mode = \"off\"", &[]),
+        ("", "", "mode = \"always\"", &[unkept, unproven]),
+        (&key, "", "mode = \"on-failure\"", &[unproven]),
+        (
+            "",
+            "",
+            &format!("mode = \"always\"{credential}"),
+            &[unproven],
+        ),
+        ("", probe, "mode = \"always\"", &[unkept]),
+        (&key, probe, "mode = \"always\"", &[]),
+        (
+            &key,
+            probe,
+            "mode = \"always\", honoured = true",
+            &["`honoured` without idempotency keys"],
+        ),
+    ] {
+        let upstream = format!("[upstreams.u]\nurl = \"http://u.example\"\n{upstream}");
+        let route = format!("[[routes]]\nname = \"r\"\nupstream = \"u\"\nwrite = {{ {write} }}\n");
+        let toml = [queue, &upstream, &route].concat();
+        let warnings = ok(&file(&toml)).warnings;
+        assert_eq!(warnings.len(), expected.len(), "{toml}{warnings:?}");
+        for said in expected {
+            let is_said = warnings.iter().any(|warning| warning.contains(said));
+            assert!(is_said, "{toml}{warnings:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_holds_no_credential_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("credential");
+    let write = format!(
+        "mode = \"always\", credential_file = {:?}",
+        path.display().to_string()
+    );
+    let toml = format!("[[routes]]\nname = \"r\"\nwrite = {{ {write} }}\n");
+    refused(&toml, &["`write.credential_file` cannot be read"]);
+    let too_large = vec![b'x'; (64 << 10) + 1];
+    for (text, why) in [(&too_large[..], "larger than 64 KiB"), (b"\n", "empty")] {
+        std::fs::write(&path, text).unwrap();
+        refused(&toml, &["`write.credential_file` cannot be read", why]);
+    }
+}
+
+#[test]
 fn a_gateway_that_serves_nothing_is_a_warning() {
     let config = ok(&variables(&[("HARDTACK_FORWARD__ENABLED", "false")]));
     let [warning] = config.warnings.as_slice() else {

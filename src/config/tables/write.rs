@@ -183,7 +183,8 @@ pub(in crate::config) fn check_write(
     };
     if upstream.filter(is_plain).is_some() && at != Origin::Refused {
         let title = format!("route `{name}`: nothing proves that its origin is the origin");
-        let problem = Problem::warning(at, title);
+        // Not where the warning before stands: of two at one place the second is taken for the first again.
+        let problem = Problem::warning(route.upstream.origin, title);
         problems.push(problem.help(
             "over http:// a captive portal may answer in its place: give the upstream a `probe`",
         ));
