@@ -62,7 +62,7 @@ impl Queue {
     /// appended again.
     ///
     /// # Errors
-    /// See [`Refused`]; nothing of the write is kept then.
+    /// See [`Refused`]; nothing of the write is kept then, but for [`Refused::Unknown`].
     pub async fn append(&self, mut write: NewWrite) -> Result<Appended, Refused> {
         write.item.weight_bytes = weight_bytes(&write.item, &write.fields, write.body.bytes());
         let (origin, room) = (write.item.origin.clone(), Room::of(&write.item));
@@ -72,7 +72,8 @@ impl Queue {
             file.give_back_room();
         }
         let appended = self.inner.journal.append(write).await;
-        if !matches!(appended, Ok(Appended::New(_))) {
+        // What may be there keeps its place: nothing of its lane may go past it.
+        if !matches!(appended, Ok(Appended::New(_)) | Err(AppendError::Unknown)) {
             self.index().release_reservation(room);
         }
         let appended = appended.map_err(|error| self.counted(error.into()))?;

@@ -65,7 +65,7 @@ pub use self::{
     outcome::{Observation, Outcome, outcome},
     outlet::{Delivery, DeliveryBody, Occasion, Outlet, Proof, Received, SendError, Unverified},
     overlay::{Overlay, PATCHED_MAX_BYTES, Representation},
-    places::Places,
+    places::{Places, below},
     receipt::{CancelError, Place},
     replay::{OriginStatus, PhaseName},
     seal::check_key_file,

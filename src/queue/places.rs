@@ -103,11 +103,17 @@ impl Place {
 
     /// A path and query here that was below this base path there.
     fn path(&self, base_path: &str, path: &str) -> String {
-        match path.strip_prefix(base_path) {
-            Some(below) if below.starts_with('/') => format!("{}{below}", self.base_path),
-            _ => path.to_owned(),
+        match below(base_path, path) {
+            Some(below) => format!("{}{below}", self.base_path),
+            None => path.to_owned(),
         }
     }
+}
+
+/// What of a path is below the base path of its upstream; it stays when the upstream moves. `None`: it is outside.
+pub fn below<'a>(base_path: &str, path: &'a str) -> Option<&'a str> {
+    path.strip_prefix(base_path)
+        .filter(|below| below.starts_with('/'))
 }
 
 #[cfg(test)]

@@ -481,7 +481,7 @@ async fn an_export_is_delivered_by_the_gateway_that_imports_it() {
     let second = Bench::new("always").await;
     second.origin.on("/a", Reply::new(204, ""));
     // The same upstream, as it is known there.
-    let with_damage = format!("{lines}\n{{\"format\":1}}\nnonsense\n");
+    let with_damage = format!("{lines}\n{{\"format\":2}}\nnonsense\n");
     let there = first.origin.address().to_string();
     let here = second.origin.address().to_string();
     let lines = lines.replace(&there, &here);

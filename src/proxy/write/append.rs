@@ -3,14 +3,14 @@
 use http::header;
 
 use super::{
-    Answered, Write, attempt::FirstAttempt, below, body, principal, receipt, refusal::refused,
-    settled, unstorable,
+    Answered, Write, attempt::FirstAttempt, body, principal, receipt, refusal::refused, settled,
+    unstorable,
 };
 use crate::{
     policy::Reason,
     protect,
     proxy::{problem::Problem, respond::Reply},
-    queue::{self, Appended, Item, ItemId, KeyHash, NewBody, NewWrite, Origin, State},
+    queue::{self, Appended, Item, ItemId, KeyHash, NewBody, NewWrite, Origin, Refused, State},
 };
 
 impl Write<'_> {
@@ -36,9 +36,8 @@ impl Write<'_> {
             .gateway
             .tasks
             .spawn(async move { queue.append(new).await });
-        let appended = appending
-            .await
-            .map_err(|_| Box::new(Problem::new(Reason::Internal, "the write was not appended")))?;
+        // A panic, perhaps after the commit.
+        let appended = appending.await.unwrap_or(Err(Refused::Unknown));
         match appended {
             Ok(Appended::New(item) | Appended::Known(item)) => self.answer_queued(item).await,
             Err(error) => Err(refused(&error)),
@@ -120,7 +119,10 @@ impl Write<'_> {
         let target = match &self.origin {
             Origin::Upstream(name) => {
                 let target = self.effective.path_and_query.as_str();
-                format!("{name} {}", below(&self.base_path, target))
+                format!(
+                    "{name} {}",
+                    queue::below(&self.base_path, target).unwrap_or(target)
+                )
             }
             Origin::Forward { .. } => item.url.clone(),
         };

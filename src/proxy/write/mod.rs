@@ -156,6 +156,7 @@ impl<'a> Write<'a> {
             },
         };
         let base_path = effective.base_path(gateway);
+        let path = effective.path_and_query.path();
         let is_secret = match &settings.order_by {
             OrderBy::Header(name) => gateway.queue.is_sensitive(name),
             _ => false,
@@ -164,7 +165,7 @@ impl<'a> Write<'a> {
             &settings.order_by,
             &origin,
             &route.name,
-            below(&base_path, effective.path_and_query.path()),
+            queue::below(&base_path, path).unwrap_or(path),
             &head.headers,
             is_secret,
             &gateway.identity,
@@ -213,11 +214,6 @@ impl<'a> Write<'a> {
             || !gateway.queue.is_clear(self.lane.id)
             || gateway.queue.is_captive(&self.origin)
     }
-}
-
-/// A path below the base path of its upstream: it stays when the upstream moves.
-fn below<'a>(base_path: &str, path: &'a str) -> &'a str {
-    path.strip_prefix(base_path).unwrap_or(path)
 }
 
 /// Who sends a request, to whom its writes belong.

@@ -171,6 +171,9 @@ fn uncancelled(error: &CancelError) -> Box<Problem> {
     Box::new(match error {
         CancelError::TooLate(_) => Problem::new(Reason::NotInThisState, error.to_string()),
         CancelError::Unknown => Problem::new(Reason::NotFound, error.to_string()),
+        CancelError::Journal(error @ JournalError::Unknown) => {
+            Problem::new(Reason::OutcomeUnknown, error.to_string())
+        }
         _ => {
             warn!(%error, "A write could not be taken back.");
             Problem::new(Reason::QueueUnavailable, "the queue cannot be written now")

@@ -10,7 +10,11 @@ use std::{
 
 use redb::{Builder, Database, backends::FileBackend};
 
-use super::{error::DiskError, spool::sync_directory};
+use super::{
+    error::DiskError,
+    spool::sync_directory,
+    turn::{Turn, Watched},
+};
 
 /// Pages that redb keeps in memory: the rows that each commit changes. redb's own default is 1 GiB.
 const PAGE_CACHE_BYTES: usize = 16 * 1024 * 1024;
@@ -23,7 +27,13 @@ const SET_ASIDE_MAX: u32 = 9;
 
 /// Where the database is.
 #[derive(Clone, Debug)]
-pub(super) enum Backing {
+pub(super) struct Backing {
+    place: Place,
+    turn: Turn,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
     /// `queue.redb` in this data directory.
     Directory(PathBuf),
     /// Somewhere that fails on demand; other files are in this data directory.
@@ -32,11 +42,33 @@ pub(super) enum Backing {
 }
 
 impl Backing {
+    /// In this directory.
+    pub(super) fn directory(dir: PathBuf) -> Self {
+        Self {
+            place: Place::Directory(dir),
+            turn: Turn::default(),
+        }
+    }
+
+    /// In this storage, with other files in this directory.
+    #[cfg(test)]
+    pub(super) fn faulty(dir: PathBuf, storage: super::tests::faults::FaultyStorage) -> Self {
+        Self {
+            place: Place::Faulty(dir, storage),
+            turn: Turn::default(),
+        }
+    }
+
+    /// What commits of this database come to.
+    pub(super) fn turn(&self) -> &Turn {
+        &self.turn
+    }
+
     pub(super) fn dir(&self) -> &Path {
-        match self {
-            Self::Directory(dir) => dir,
+        match &self.place {
+            Place::Directory(dir) => dir,
             #[cfg(test)]
-            Self::Faulty(dir, _) => dir,
+            Place::Faulty(dir, _) => dir,
         }
     }
 
@@ -51,33 +83,34 @@ impl Backing {
 
     /// The file of the database, to be read page by page.
     pub(super) fn pages(&self) -> io::Result<File> {
-        match self {
-            Self::Directory(_) => File::open(self.file()),
+        match &self.place {
+            Place::Directory(_) => File::open(self.file()),
             #[cfg(test)]
-            Self::Faulty(_, storage) => storage.pages(),
+            Place::Faulty(_, storage) => storage.pages(),
         }
     }
 
     /// The bytes of the database, where there are any.
     pub(super) fn bytes(&self) -> io::Result<Option<u64>> {
-        match self {
-            Self::Directory(_) => match fs::metadata(self.file()) {
+        match &self.place {
+            Place::Directory(_) => match fs::metadata(self.file()) {
                 Ok(metadata) => Ok(Some(metadata.len()).filter(|bytes| *bytes > 0)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(error),
             },
             #[cfg(test)]
-            Self::Faulty(_, storage) => Ok(Some(storage.bytes()).filter(|bytes| *bytes > 0)),
+            Place::Faulty(_, storage) => Ok(Some(storage.bytes()).filter(|bytes| *bytes > 0)),
         }
     }
 
     /// Opens the database. One that is not there, or empty, is made.
     pub(super) fn open(&self) -> Result<Database, DiskError> {
-        match self {
-            Self::Directory(_) => open_file(&self.file()),
+        match &self.place {
+            Place::Directory(_) => open_watched(&self.file(), &self.turn),
             #[cfg(test)]
-            Self::Faulty(_, storage) => {
-                let open = || Ok(builder().create_with_backend(storage.open())?);
+            Place::Faulty(_, storage) => {
+                let backend = Watched::new(storage.open(), &self.turn);
+                let open = || Ok(builder().create_with_backend(backend)?);
                 catch_unwind(AssertUnwindSafe(open)).unwrap_or(Err(DiskError::Panicked))
             }
         }
@@ -88,8 +121,8 @@ impl Backing {
     /// # Errors
     /// When it has none.
     pub(super) fn probe(&self) -> io::Result<()> {
-        match self {
-            Self::Directory(dir) => {
+        match &self.place {
+            Place::Directory(dir) => {
                 let probe = dir.join("queue.probe");
                 let written = private_file(&probe).and_then(|mut file| {
                     file.write_all(&[0; PROBE_BYTES])?;
@@ -99,14 +132,14 @@ impl Backing {
                 written.and(removed)
             }
             #[cfg(test)]
-            Self::Faulty(_, storage) => storage.check(),
+            Place::Faulty(_, storage) => storage.check(),
         }
     }
 
     /// Puts the salvaged database in place of the damaged one, which is kept as `queue.redb.bad-<n>`.
     pub(super) fn replace(&self) -> io::Result<()> {
         #[cfg(test)]
-        if let Self::Faulty(_, storage) = self {
+        if let Place::Faulty(_, storage) = &self.place {
             return storage.replace(&self.new_file());
         }
         let file = self.file();
@@ -134,9 +167,13 @@ impl Backing {
 
 /// Opens or makes the database in this file.
 pub(super) fn open_file(path: &Path) -> Result<Database, DiskError> {
+    open_watched(path, &Turn::default())
+}
+
+fn open_watched(path: &Path, turn: &Turn) -> Result<Database, DiskError> {
     let open = || {
         let file = private_file(path).map_err(redb::StorageError::from)?;
-        let backend = FileBackend::new(file)?;
+        let backend = Watched::new(FileBackend::new(file)?, turn);
         Ok(builder().create_with_backend(backend)?)
     };
     catch_unwind(AssertUnwindSafe(open)).unwrap_or(Err(DiskError::Panicked))

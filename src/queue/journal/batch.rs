@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{
     super::{
+        index::Room,
         item::{Content, Item, ItemId, StoredBody},
         seal::Keyring,
     },
@@ -36,6 +37,9 @@ pub(super) struct Prepared {
 pub(super) struct TakenBack {
     id: ItemId,
     file: Option<SpoolFile>,
+    /// What it was promised, where its client does not know whether it was appended: until that is certain, nothing of its lane
+    /// goes past it.
+    room: Option<Room>,
 }
 
 /// A change that waits to be recorded.
@@ -54,6 +58,8 @@ pub(super) struct Batch {
     pub(super) unconfirmed: Vec<ItemId>,
     /// As there are before it.
     pub(super) receipts: Receipts,
+    /// Whether a try to write it failed so late that a start may find it.
+    pub(super) is_doubtful: bool,
 }
 
 /// How long receipts are kept.
@@ -160,17 +166,22 @@ impl Transition {
 }
 
 impl TakenBack {
-    fn new(id: ItemId, body: NewBody) -> Self {
+    fn new(id: ItemId, body: NewBody, room: Option<Room>) -> Self {
         let file = match body {
             NewBody::Spooled(file) => Some(file),
             // In the record, which goes.
             NewBody::Inline(_) => None,
         };
-        Self { id, file }
+        Self { id, file, room }
     }
 
     pub(super) const fn id(&self) -> ItemId {
         self.id
+    }
+
+    /// The room that it still has.
+    pub(super) const fn room(&self) -> Option<Room> {
+        self.room
     }
 
     /// Leaves the file, which a record may name.
@@ -232,13 +243,18 @@ impl Batch {
         self.transitions.is_empty() && self.appends.is_empty() && self.unconfirmed.is_empty()
     }
 
-    /// Tells everyone who waits for an append that there is none. What a failed commit may have left of them is to be removed.
+    /// Tells everyone who waits for an append that there is none, or that nobody knows. What a failed commit may have left of
+    /// them is to be removed.
     pub(super) fn refuse(&mut self, reason: Unavailable, unconfirmed: &mut Vec<TakenBack>) {
         for append in self.appends.drain(..) {
             self.unconfirmed.push(append.item.id);
-            unconfirmed.push(TakenBack::new(append.item.id, append.body));
+            let (error, room) = match self.is_doubtful {
+                true => (AppendError::Unknown, Some(Room::of(&append.item))),
+                false => (AppendError::Unavailable(reason), None),
+            };
+            unconfirmed.push(TakenBack::new(append.item.id, append.body, room));
             // Whoever waits may be gone.
-            let _ = append.reply.send(Err(AppendError::Unavailable(reason)));
+            let _ = append.reply.send(Err(error));
         }
     }
 

@@ -17,7 +17,7 @@ use super::{
 pub(super) struct State {
     pub(super) ids: Ids,
     pub(super) receipts: Receipts,
-    /// TakenBack appends that a failed commit may have left: at most those of one batch.
+    /// Refused appends that a failed commit may have left: at most those of one batch.
     pub(super) unconfirmed: Vec<TakenBack>,
 }
 
@@ -50,6 +50,7 @@ impl Inner {
             appends: self.prepare(&mut state.ids, appends),
             unconfirmed: state.unconfirmed.iter().map(TakenBack::id).collect(),
             receipts: state.receipts,
+            is_doubtful: false,
         };
         let appends = batch.appends.iter().map(|append| append.item.id);
         let unconfirmed = batch.unconfirmed.iter().copied();
@@ -64,7 +65,7 @@ impl Inner {
                 state.receipts = written.receipts;
                 swept = written.swept;
                 // Dropped, and their files with them.
-                state.unconfirmed.clear();
+                self.release_rooms(state.unconfirmed.drain(..));
                 self.finish(batch, written);
                 (Vec::new(), None)
             }
@@ -80,6 +81,14 @@ impl Inner {
             kept,
             failure,
             swept,
+        }
+    }
+
+    /// Appends that were in doubt are certainly not there: what they were promised is free.
+    fn release_rooms(&self, taken_back: impl Iterator<Item = TakenBack>) {
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        for room in taken_back.filter_map(|taken_back| taken_back.room()) {
+            index.release_reservation(room);
         }
     }
 
@@ -156,7 +165,9 @@ impl Inner {
 
     fn try_write(&self, batch: &mut Batch) -> Result<Written, DiskError> {
         let writing = AssertUnwindSafe(|| self.write_once(batch));
-        catch_unwind(writing).unwrap_or(Err(DiskError::Panicked))
+        let written = catch_unwind(writing).unwrap_or(Err(DiskError::Panicked));
+        batch.is_doubtful |= written.is_err() && self.disk.backing.turn().may_be_committed();
+        written
     }
 
     fn write_once(&self, batch: &mut Batch) -> Result<Written, DiskError> {

@@ -119,6 +119,7 @@ impl Disk {
         &self,
         work: impl FnOnce(&mut Tables<'_>) -> Result<T, DiskError>,
     ) -> Result<T, DiskError> {
+        self.backing.turn().begin();
         let (result, counters) =
             self.with_database(|database| transact(database, &self.damage, self.codec, work))?;
         self.note(&counters);

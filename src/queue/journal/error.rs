@@ -60,7 +60,8 @@ pub enum AppendError {
     /// It could not be recorded.
     #[error("cannot append: {0}")]
     Unavailable(Unavailable),
-    /// The journal's writer was lost with it: it may be on disk, which the next start finds out.
+    /// It may be on disk: its commit failed at the very end, or the journal's writer was lost with it. The next start, or the
+    /// next commit, finds out. It keeps its room, and its place in its lane, until then.
     #[error("the queue failed while the write was recorded; it may be queued")]
     Unknown,
 }
@@ -92,6 +93,9 @@ pub enum JournalError {
     /// It has fields that must be sealed, and there is no key to seal them with.
     #[error("there is no key to seal its credentials with")]
     CredentialNotStorable,
+    /// The journal's writer was lost with the change, perhaps after it was recorded.
+    #[error("the queue failed while the change was recorded; it may be recorded")]
+    Unknown,
     /// There is a record of the write already: nothing was imported.
     #[error("there is a record of the write already")]
     Exists,

@@ -33,6 +33,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod turn;
 mod writer;
 
 use std::{
@@ -100,7 +101,7 @@ impl Journal {
         index: Arc<Mutex<Index>>,
         tasks: &TaskTracker,
     ) -> Result<Self, OpenError> {
-        let backing = backing::Backing::Directory(config.dir.clone());
+        let backing = backing::Backing::directory(config.dir.clone());
         open::open_on(backing, config, clock, metrics, index, tasks).await
     }
 
@@ -117,7 +118,7 @@ impl Journal {
         index: Arc<Mutex<Index>>,
         tasks: &TaskTracker,
     ) -> Result<Self, OpenError> {
-        let backing = backing::Backing::Faulty(config.dir.clone(), storage);
+        let backing = backing::Backing::faulty(config.dir.clone(), storage);
         open::open_on(backing, config, clock, metrics, index, tasks).await
     }
 
@@ -193,7 +194,7 @@ impl Journal {
         if self.transitions.send(transition).await.is_err() {
             return Err(JournalError::Closed);
         }
-        answer.await.unwrap_or(Err(JournalError::Closed))
+        answer.await.unwrap_or(Err(JournalError::Unknown))
     }
 
     /// The write of this id, ended ones included as long as there is a receipt.

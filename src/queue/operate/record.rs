@@ -1,7 +1,7 @@
 //! A queued write as one line of JSON, whole: what an export writes and an import reads.
 //!
 //! ```text
-//! {"format": 1, "item": {..}, "fields": [{"name": .., "value": ..}], "sealed": {..}, "body": "base64"}
+//! {"format": 2, "item": {..}, "fields": [{"name": .., "value": ..}], "sealed": {..}, "body": "base64"}
 //! ```
 //!
 //! Sealed fields stay sealed: only a gateway with the same key in its `queue.key_file` can send them. Fields whose value is not
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{Content, Item, Sealed, StoredBody, journal::Field};
 
 /// The number of this form. Another one is not read.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A queued write, whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -238,8 +238,8 @@ mod tests {
         other_body["body"] = "eQ==".into();
         assert!(matches!(parse(&other_body), Err(ImportError::Body)));
         let mut newer = good.clone();
-        newer["format"] = 2.into();
-        assert!(matches!(parse(&newer), Err(ImportError::Format(2))));
+        newer["format"] = 3.into();
+        assert!(matches!(parse(&newer), Err(ImportError::Format(3))));
         let mut ended = record(b"x");
         ended.item = Item {
             state: State::Done(Done::Answered),
@@ -263,7 +263,7 @@ mod tests {
                 "{place}"
             );
         }
-        for text in ["", "{}", "[1]", "null"] {
+        for text in ["", "{}", "[2]", "null"] {
             let parsed = Record::parse(text.as_bytes());
             assert!(matches!(parsed, Err(ImportError::Malformed(_))), "{text}");
         }

@@ -343,7 +343,7 @@ async fn pauses_and_audit_entries_are_there_after_a_restart() {
 #[tokio::test]
 async fn a_second_process_is_told_which_file_is_in_use() {
     let fixture = Fixture::new().await;
-    let backing = Backing::Directory(fixture.dir.path().to_owned());
+    let backing = Backing::directory(fixture.dir.path().to_owned());
     let second = Fixture::open(fixture.dir.clone(), fixture.config.clone(), backing).await;
     let Err(error @ OpenError::InUse { .. }) = second else {
         panic!("opened twice");
@@ -383,7 +383,7 @@ async fn what_was_on_its_way_is_sent_again_only_where_that_does_no_harm() {
             .await
             .unwrap();
         let (dir, config) = fixture.close().await;
-        let backing = Backing::Directory(dir.path().to_owned());
+        let backing = Backing::directory(dir.path().to_owned());
         let later = Timestamp::from_millis(sent_at.as_millis() + secs * 1_000);
         let fixture = Fixture::open_at(dir, config, backing, later).await.unwrap();
         let found = fixture.item(item.id).await.unwrap();

@@ -43,7 +43,7 @@ pub(super) async fn copy(dir: &TempDir, change: impl FnOnce(&Path)) -> Fixture {
         fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
     }
     change(copy.path());
-    let backing = Backing::Directory(copy.path().to_owned());
+    let backing = Backing::directory(copy.path().to_owned());
     let config = config(copy.path());
     Fixture::open(copy, config, backing).await.unwrap()
 }
@@ -242,7 +242,7 @@ async fn a_file_that_is_gone_is_not_taken_for_a_new_queue() {
 async fn a_file_that_went_back_is_noticed() {
     let (dir, config, items) = queue().await;
     let old = fs::read(dir.path().join("queue.redb")).unwrap();
-    let backing = Backing::Directory(dir.path().to_owned());
+    let backing = Backing::directory(dir.path().to_owned());
     let fixture = Fixture::open(dir, config, backing).await.unwrap();
     fixture.append("lost").await;
     let (dir, _) = fixture.close().await;
@@ -274,7 +274,7 @@ async fn a_file_of_a_newer_version_is_left_alone() {
         transaction.commit().unwrap();
     }
     let before = fs::read(&path).unwrap();
-    let backing = Backing::Directory(dir.path().to_owned());
+    let backing = Backing::directory(dir.path().to_owned());
     let opened = Fixture::open(dir.clone(), config, backing).await;
     assert!(matches!(
         opened.map(drop),

@@ -6,10 +6,10 @@ use super::{
     faults::{FaultyStorage, Keeps},
     *,
 };
-use crate::queue::Parked;
+use crate::queue::{Parked, index::Room};
 
 pub(super) async fn open(dir: &Arc<TempDir>, storage: &FaultyStorage) -> Fixture {
-    let backing = Backing::Faulty(dir.path().to_owned(), storage.clone());
+    let backing = Backing::faulty(dir.path().to_owned(), storage.clone());
     let config = config(dir.path());
     Fixture::open(dir.clone(), config, backing).await.unwrap()
 }
@@ -170,6 +170,69 @@ async fn what_was_refused_is_never_shown_and_its_repetition_is_kept() {
         assert_eq!(fixture.all().await, all, "mask {mask:b}");
     }
     assert!(refused > 0, "no commit failed for good");
+}
+
+/// A client was told to come back with a write that the next start found, and sent as well.
+#[tokio::test(start_paused = true)]
+async fn what_a_start_may_find_is_not_told_to_be_refused_and_keeps_its_place() {
+    let mut seen = [0; 3];
+    for mask in 1..64 {
+        let (fixture, storage, dir) = faulty().await;
+        let first = fixture.append("first").await;
+        storage.fail_syncs_of(mask);
+        let write = fixture.write("second");
+        let (lane, room) = (write.item.lane_id, Room::of(&write.item));
+        let index = || fixture.index.lock().unwrap();
+        index().reserve(&write.item.origin, room).unwrap();
+        let lane_len = index().lane_len(lane);
+        let outcome = fixture.journal.append(write).await;
+        if !matches!(outcome, Ok(_) | Err(AppendError::Unknown)) {
+            index().release_reservation(room);
+        }
+        let is_kept = index().lane_len(lane) == lane_len;
+        // Killed: what was written is there, synced or not.
+        drop(fixture);
+        storage.crash(Keeps::Everything);
+        storage.fail_syncs_of(0);
+        let fixture = open(&dir, &storage).await;
+        let all = fixture.all().await;
+        let case = match outcome {
+            Ok(_) => 0,
+            Err(AppendError::Unknown) => 1,
+            Err(_) => 2,
+        };
+        seen[case] += 1;
+        match case {
+            0 => assert_eq!(all.len(), 2, "mask {mask:b}"),
+            1 => assert!(is_kept, "mask {mask:b}"),
+            _ => assert_eq!(all, [first], "mask {mask:b}"),
+        }
+    }
+    assert!(seen.iter().all(|seen| *seen > 0), "{seen:?}");
+}
+
+/// It is certain with the next commit.
+#[tokio::test(start_paused = true)]
+async fn what_was_in_doubt_gives_its_place_back_once_it_is_taken_back() {
+    let mut doubted = 0;
+    for mask in 1..64 {
+        let (fixture, storage, _dir) = faulty().await;
+        storage.fail_syncs_of(mask);
+        let write = fixture.write("doubted");
+        let (lane, room) = (write.item.lane_id, Room::of(&write.item));
+        let index = || fixture.index.lock().unwrap();
+        index().reserve(&write.item.origin, room).unwrap();
+        let outcome = fixture.journal.append(write).await;
+        storage.fail_syncs_of(0);
+        if matches!(outcome, Err(AppendError::Unknown)) {
+            doubted += 1;
+            assert_eq!(index().lane_len(lane), 1, "mask {mask:b}");
+            next_try().await;
+            assert_eq!(index().lane_len(lane), 0, "mask {mask:b}");
+            assert_eq!(fixture.all().await, []);
+        }
+    }
+    assert!(doubted > 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -394,7 +457,7 @@ async fn a_panic_of_the_writer_closes_the_queue_and_loses_nothing_accepted() {
         Arc::new(Mutex::new(Index::new(&config))),
         TaskTracker::new(),
     );
-    let backing = || Backing::Directory(dir.path().to_owned());
+    let backing = || Backing::directory(dir.path().to_owned());
     let journal = open_on(
         backing(),
         &config,

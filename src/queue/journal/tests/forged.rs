@@ -107,7 +107,7 @@ async fn a_body_that_looks_like_pages_is_a_body_whatever_is_left_around_it() {
                 content[beginning..at].fill(0);
             }
         });
-        let backing = Backing::Directory(dir.path().to_owned());
+        let backing = Backing::directory(dir.path().to_owned());
         let fixture = Fixture::open(dir, config, backing).await.unwrap();
         let case = format!("with its beginning: {has_beginning}");
         let all = fixture.all().await;
@@ -143,7 +143,7 @@ async fn a_seed_that_is_lost_in_one_place_is_had_from_the_other() {
     assert_eq!(fixture.journal.damage(), 0);
     let (dir, config) = fixture.close().await;
     change(dir.path(), |content| destroy_header(content));
-    let backing = Backing::Directory(dir.path().to_owned());
+    let backing = Backing::directory(dir.path().to_owned());
     let fixture = Fixture::open(dir, config, backing).await.unwrap();
     assert_eq!(fixture.all().await.len(), items.len(), "noted again");
 }

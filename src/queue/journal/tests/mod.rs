@@ -79,7 +79,7 @@ impl Fixture {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let mut config = config(dir.path());
         change(&mut config);
-        let backing = Backing::Directory(dir.path().to_owned());
+        let backing = Backing::directory(dir.path().to_owned());
         Self::open(dir, config, backing).await.unwrap()
     }
 
@@ -120,7 +120,7 @@ impl Fixture {
     /// Closes the journal, and opens it again.
     async fn reopen(self) -> Self {
         let (dir, config) = self.close().await;
-        let backing = Backing::Directory(dir.path().to_owned());
+        let backing = Backing::directory(dir.path().to_owned());
         Self::open(dir, config, backing).await.unwrap()
     }
 

@@ -24,7 +24,7 @@ async fn paused_queue() -> (Arc<TempDir>, [Vec<u8>; 3]) {
         fixture.append("pending").await;
         let (dir, config) = fixture.close().await;
         *file = fs::read(dir.path().join("queue.redb")).unwrap();
-        let backing = Backing::Directory(dir.path().to_owned());
+        let backing = Backing::directory(dir.path().to_owned());
         fixture = Fixture::open(dir, config, backing).await.unwrap();
     }
     (fixture.close().await.0, files)

@@ -39,7 +39,7 @@ async fn a_receipt_is_swept_after_its_time_at_start_and_while_running() {
     assert!(fixture.journal.answer(all[1].id).await.unwrap().is_some());
     let at = fixture.now().plus(Duration::from_secs(3_600));
     let (dir, config) = fixture.close().await;
-    let backing = Backing::Directory(dir.path().to_owned());
+    let backing = Backing::directory(dir.path().to_owned());
     let fixture = Fixture::open_at(dir, config, backing, at).await.unwrap();
     fixture.append("another").await;
     assert_eq!(left(&fixture).await, [3, 4, 5]);
@@ -58,7 +58,7 @@ async fn a_clock_that_is_set_forward_makes_no_receipt_older() {
     assert_eq!(left(&fixture).await, [1, 2]);
     let at = fixture.now();
     let (dir, config) = fixture.close().await;
-    let backing = Backing::Directory(dir.path().to_owned());
+    let backing = Backing::directory(dir.path().to_owned());
     let fixture = Fixture::open_at(dir, config, backing, at).await.unwrap();
     fixture.append("another").await;
     assert_eq!(left(&fixture).await, [1, 2, 3]);

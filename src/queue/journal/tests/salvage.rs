@@ -273,7 +273,7 @@ async fn pauses_audit_answers_and_clocks_come_back_and_the_spool_is_kept() {
     let now = fixture.now();
     let (dir, config) = fixture.close().await;
     change(dir.path(), |content| destroy_header(content));
-    let backing = Backing::Directory(dir.path().to_owned());
+    let backing = Backing::directory(dir.path().to_owned());
     let fixture = Fixture::open_at(dir, config, backing, now).await.unwrap();
     assert_eq!(fixture.journal.ago(two_days), two_days_ago);
     assert_eq!(fixture.journal.pauses(), [pause]);
@@ -345,7 +345,7 @@ async fn of_a_receipt_that_was_swept_nothing_is_shown() {
     assert_eq!(fixture.all().await, std::slice::from_ref(&pending), "swept");
     let (dir, config) = fixture.close().await;
     change(dir.path(), |content| destroy_header(content));
-    let backing = Backing::Directory(dir.path().to_owned());
+    let backing = Backing::directory(dir.path().to_owned());
     let fixture = Fixture::open(dir, config, backing).await.unwrap();
     let all = fixture.all().await;
     // What some page says of a write is shown; that it had a key is not enough.
@@ -391,7 +391,7 @@ async fn what_is_damaged_besides_the_writes_makes_no_write_doubtful() {
         drop((audit, ended));
         transaction.commit().unwrap();
     }
-    let backing = Backing::Directory(dir.path().to_owned());
+    let backing = Backing::directory(dir.path().to_owned());
     let noted = Marker::open(dir.path()).unwrap().0.noted();
     let damage = Damage::new(Metrics::new());
     let now = Timestamp::from_secs(1_700_000_000);

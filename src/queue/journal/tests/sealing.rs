@@ -31,7 +31,7 @@ async fn sealed(dir: &Arc<TempDir>, keys: &str) -> Fixture {
     let mut config = config(&dir.path().join("queue"));
     config.key_file = Some(file);
     config.sensitive_headers = vec![http::HeaderName::from_static("x-api-key")];
-    let backing = Backing::Directory(config.dir.clone());
+    let backing = Backing::directory(config.dir.clone());
     Fixture::open(dir.clone(), config, backing).await.unwrap()
 }
 
