@@ -198,10 +198,13 @@ impl Disk {
                 }
             }
         }
-        if self.salvages.fetch_add(1, Ordering::Relaxed) >= SALVAGES_MAX {
+        if self.salvages.load(Ordering::Relaxed) >= SALVAGES_MAX {
             return Err(DiskError::Damaged("it was salvaged too often"));
         }
-        self.salvage(now).map(Some)
+        let salvaged = self.salvage(now)?;
+        // One that failed, for want of room perhaps, is tried again.
+        self.salvages.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(salvaged))
     }
 
     /// The database, opened once more, if everything is in it that was told to be recorded.

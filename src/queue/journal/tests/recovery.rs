@@ -157,3 +157,25 @@ async fn a_write_whose_commit_meets_the_damage_is_appended_once_and_as_it_is() {
     }
     assert!(saved > 0, "it was on no page: nothing was shown");
 }
+
+/// Each try counted, and after three of them on a disk that was full nothing was queued before a restart.
+#[tokio::test(start_paused = true)]
+async fn a_salvage_that_cannot_be_written_for_a_while_is_tried_until_it_can() {
+    let (fixture, storage, dir) = faulty().await;
+    let first = fixture.append("first").await;
+    storage.fail_after(0);
+    refuse_one(&fixture).await;
+    storage.change(|content| content[..HEADER_BYTES].fill(0xa5));
+    // In the way of the new database.
+    let obstacle = fixture.path("queue.redb.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    storage.heal();
+    let failed = fixture.errors("write");
+    while fixture.errors("write") < failed + 10 {
+        next_try().await;
+    }
+    std::fs::remove_dir(obstacle).unwrap();
+    next_try().await;
+    assert_eq!(fixture.item(first.id).await.unwrap().state, AMBIGUOUS);
+    assert_stays(fixture, &storage, &dir, "").await;
+}
