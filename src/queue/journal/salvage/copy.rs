@@ -47,6 +47,10 @@ impl Salvage<'_> {
         // Of what has not ended there is an answer only where it is parked or dead.
         self.known.extend(answers.difference(&ended));
         self.known.extend(contents.union(&items));
+        if !self.failed.contains(name::ENDED) {
+            // A key goes with its write. One of a page says nothing, but in the tree it is of a write that had not ended.
+            self.known.extend(keys.difference(&ended));
+        }
         self.named.extend(answers.iter().chain(&ended).chain(&keys));
         self.copy_named(CONTENTS, name::CONTENTS)?;
         self.copy_named(ITEMS, name::ITEMS)?;

@@ -4,7 +4,10 @@ use std::fs;
 
 use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableDefinition};
 
-use super::*;
+use super::{
+    salvage::{PAGE_BYTES, change},
+    *,
+};
 use crate::queue::{Dead, Parked, journal::ContentError};
 
 /// A closed queue of some writes, each of which is in every state a client may find it in.
@@ -398,4 +401,58 @@ async fn what_is_delivered_while_it_is_read_is_not_damaged() {
     let content = fixture.journal.content(inline.id).await;
     assert!(matches!(content, Err(ContentError::Damaged)));
     assert_eq!(fixture.journal.damage(), 0);
+}
+
+fn lose_rows(dir: &Path, tables: &[&str]) {
+    let database = Database::open(dir.join("queue.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    for table in tables {
+        let table: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new(table);
+        let mut table = transaction.open_table(table).unwrap();
+        table.retain(|_, _| false).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+/// A write of which nothing was left but its key was not shown, and whoever repeated it was told that it was new: it was sent twice.
+#[tokio::test]
+async fn a_write_of_which_only_the_key_is_left_is_shown_and_keeps_it() {
+    let fixture = Fixture::new().await;
+    let keyed = |name: &str| NewWrite {
+        key: Some(KeyHash::new("me", "POST", "", name)),
+        ..new_write("keyed".into(), Timestamp::from_secs(1_700_000_000))
+    };
+    let item = appended(fixture.journal.append(keyed("1")).await);
+    let delivered = appended(fixture.journal.append(keyed("2")).await);
+    let end = Change::End {
+        item: done(&delivered, fixture.now()),
+        answer: None,
+    };
+    fixture.journal.record(end).await.unwrap();
+    let (dir, _) = fixture.close().await;
+    let fixture = copy(&dir, |copy| {
+        lose_rows(copy, &["items", "contents"]);
+        change(copy, |content| {
+            // Nor on any page that was given up.
+            let has = |page: &[u8], what: &[u8]| page.windows(what.len()).any(|at| at == what);
+            for page in content.chunks_mut(PAGE_BYTES) {
+                if has(page, b"http://a.example/orders") {
+                    page.fill(0);
+                }
+            }
+        });
+    })
+    .await;
+    let all = fixture.all().await;
+    assert_eq!(all.len(), 1, "and nothing of what was delivered: {all:?}");
+    let shown = (all[0].id, all[0].state);
+    assert_eq!(shown, (item.id, State::Dead(Dead::Corrupt)));
+    match fixture.journal.append(keyed("1")).await.unwrap() {
+        Appended::Known(known) => assert_eq!(known, all[0]),
+        Appended::New(item) => panic!("sent once more: {item:?}"),
+    }
+    assert_eq!(fixture.journal.damage(), 2);
+    let fixture = fixture.reopen().await;
+    assert_eq!(fixture.all().await, all);
+    assert_eq!(fixture.journal.damage(), 0, "put right");
 }
