@@ -306,7 +306,7 @@ impl Prepared {
         tables.counters.last_id = tables.counters.last_id.max(Some(self.item.id));
         self.item.seq = tables.counters.seq;
         tables.put_content(&self.item, &self.content, self.key)?;
-        tables.put_item(&self.item, now)?;
+        tables.add_item(&self.item, now)?;
         Ok(Appending::New)
     }
 }
@@ -364,7 +364,7 @@ fn apply_change(
                         tables.counters.last_id = tables.counters.last_id.max(Some(item.id));
                         item.seq = tables.counters.seq;
                         tables.put_content(item, &content, None)?;
-                        tables.put_item(item, now)?;
+                        tables.add_item(item, now)?;
                     }
                 }
             }

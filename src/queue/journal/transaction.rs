@@ -52,6 +52,13 @@ pub(super) struct Leftovers {
     pub(super) file: Option<String>,
 }
 
+/// Whether there was a row of the write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Added {
+    New,
+    Instead,
+}
+
 impl<'t> Tables<'t> {
     /// Opens the tables of a database of this format; makes them in a new one.
     pub(super) fn open(
@@ -91,7 +98,23 @@ impl<'t> Tables<'t> {
         Ok(self.counters)
     }
 
+    /// Records what has become of a write. Of one that was lost since it is put in again, and counted.
     pub(super) fn put_item(&mut self, item: &Item, now: Timestamp) -> Result<(), DiskError> {
+        if self.add_item(item, now)? == Added::Instead {
+            return Ok(());
+        }
+        match self.counters.removed.checked_sub(1) {
+            Some(removed) => self.counters.removed = removed,
+            None => self.counters.seq += 1,
+        }
+        if !item.state.is_ended() && self.contents.get(item.id.as_bytes())?.is_none() {
+            self.put_content(item, &rebuild::lost_content(), None)?;
+        }
+        Ok(())
+    }
+
+    /// Puts in the row of a write that is counted elsewhere.
+    pub(super) fn add_item(&mut self, item: &Item, now: Timestamp) -> Result<Added, DiskError> {
         let row = ItemRow {
             revision: self.counters.revision,
             recorded_at: now,
@@ -99,8 +122,10 @@ impl<'t> Tables<'t> {
         };
         let key = item.id.as_bytes();
         let record = self.codec.encode(name::ITEMS, key, &row);
-        self.items.insert(key, record.as_slice())?;
-        Ok(())
+        Ok(match self.items.insert(key, record.as_slice())? {
+            Some(_) => Added::Instead,
+            None => Added::New,
+        })
     }
 
     pub(super) fn put_content(

@@ -24,7 +24,7 @@ impl Salvage<'_> {
                 let mut made = Vec::new();
                 for id in ids {
                     if let Some(item) = self.completed(tables, *id)? {
-                        tables.put_item(&item, self.now)?;
+                        tables.add_item(&item, self.now)?;
                         tables.counters.seq = tables.counters.seq.max(item.seq);
                         made.push(item);
                     }

@@ -6,7 +6,7 @@ use super::{
     faults::{FaultyStorage, Keeps},
     *,
 };
-use crate::queue::Parked;
+use crate::queue::{Parked, journal::ContentError};
 
 /// redb's header: which of two trees is the newer one, and where they are.
 const HEADER_BYTES: usize = 320;
@@ -178,4 +178,39 @@ async fn a_salvage_that_cannot_be_written_for_a_while_is_tried_until_it_can() {
     next_try().await;
     assert_eq!(fixture.item(first.id).await.unwrap().state, AMBIGUOUS);
     assert_stays(fixture, &storage, &dir, "").await;
+}
+
+/// The row of it was one more than was counted: the next start took that for damage, and brought back what had been removed.
+#[tokio::test]
+async fn what_becomes_of_a_write_that_was_lost_is_recorded_and_counted() {
+    let fixture = Fixture::new().await;
+    let first = fixture.append("first").await;
+    let [waiting, ended] = ["waiting", "ended"].map(|body| fixture.append(body));
+    let (waiting, ended) = (waiting.await, ended.await);
+    for item in [&waiting, &ended] {
+        let lost = Change::Remove(item.id);
+        fixture.journal.record(lost).await.unwrap();
+    }
+    let waiting = Item {
+        state: State::Waiting,
+        ..waiting
+    };
+    let ended = done(&ended, fixture.now());
+    let changes = [
+        Change::Update(waiting.clone()),
+        Change::End {
+            item: ended.clone(),
+            answer: None,
+        },
+    ];
+    for change in changes {
+        fixture.journal.record(change).await.unwrap();
+    }
+    let expected = [first, waiting.clone(), ended];
+    assert_eq!(fixture.all().await, expected);
+    let fixture = fixture.reopen().await;
+    assert_eq!(fixture.journal.damage(), 0);
+    assert_eq!(fixture.all().await, expected);
+    let content = fixture.journal.content(waiting.id).await;
+    assert!(matches!(content, Err(ContentError::Damaged)));
 }
