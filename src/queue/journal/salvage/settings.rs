@@ -1,6 +1,7 @@
 //! What is kept besides the writes: what is paused, and how the clock was set.
 //!
-//! A pause too many is safe, one too few is not: where it is not certain what was paused, everything counts that says so.
+//! A pause too many is safe, one too few is not: where it is not certain what was paused, everything counts that says so, and
+//! where what says it last is damaged, everything is held back.
 
 use super::{
     super::{
@@ -35,27 +36,27 @@ impl Salvage<'_> {
         self.transact(|tables| tables.put_pauses(&pauses))
     }
 
-    /// What any record says to be paused; everything, where there is none but damaged ones. `None`: there is none at all.
+    /// What any record says to be paused; and everything, where one that may be the last is damaged. `None`: there is none at all.
     fn any_pauses(&self, noted: &Sound<Vec<Pause>>) -> Option<Vec<Pause>> {
         let newest = self.scanned.meta.as_ref();
         let is_page_found = newest.is_some();
         let pages = self.scanned.loose.iter();
         let pages = pages.chain(newest.map(|meta| &meta.settings));
         let mut found: Vec<_> = pages.filter_map(|page| self.pauses_of(page)).collect();
-        let mut is_damaged = false;
-        for record in [self.pauses.as_ref(), Some(noted)].into_iter().flatten() {
-            match record {
-                Sound::Is(pauses) => found.push(pauses.clone()),
-                Sound::Missing => {}
-                Sound::Damaged => is_damaged = true,
+        if let Some(Sound::Is(pauses)) = &self.pauses {
+            found.push(pauses.clone());
+        }
+        match (noted, &self.pauses) {
+            // It is noted after the commit, before anybody is told of it.
+            (Sound::Is(pauses), _) => found.push(pauses.clone()),
+            (Sound::Damaged, _) | (Sound::Missing, Some(Sound::Damaged)) => {
+                found.push(vec![Pause::of_everything(self.now)]);
             }
+            (Sound::Missing, _) => {}
         }
         if found.is_empty() {
             // A page of running numbers without a record of pauses says that there were none.
-            return match is_damaged {
-                true => Some(vec![Pause::of_everything(self.now)]),
-                false => is_page_found.then(Vec::new),
-            };
+            return is_page_found.then(Vec::new);
         }
         let mut pauses: Vec<Pause> = Vec::new();
         for pause in found.into_iter().flatten() {

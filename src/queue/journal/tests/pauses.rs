@@ -4,12 +4,22 @@ use std::{fs, os::unix::fs::FileExt};
 
 use super::{damage::copy, salvage::destroy_header, *};
 
+const NOTED: &str = "queue.marker";
+
 fn pause(name: Option<&str>) -> Pause {
     Pause {
         origin: name.map(|name| Origin::Upstream(name.to_owned())),
         since: Timestamp::from_secs(1_700_000_000),
         reason: None,
     }
+}
+
+/// What is noted of it beside the database is not what was written.
+fn damage_noted(dir: &Path) {
+    let noted = fs::File::options().write(true).open(dir.join(NOTED));
+    let noted = noted.unwrap();
+    let bytes = noted.metadata().unwrap().len();
+    noted.write_all_at(&[0xa5], bytes - 1).unwrap();
 }
 
 /// Three files of one closed queue: before anything was paused, while `a` was, and while only `b` was.
@@ -79,16 +89,32 @@ async fn that_nothing_says_what_was_paused_is_said_and_what_cannot_be_read_holds
     for content in [&garbage[..], &[]] {
         let fixture = copy(&dir, |dir| {
             fs::write(dir.join("queue.redb"), content).unwrap();
-            let marker = fs::File::options()
-                .write(true)
-                .open(dir.join("queue.marker"))
-                .unwrap();
-            let bytes = marker.metadata().unwrap().len();
-            marker.write_all_at(&[0xa5], bytes - 1).unwrap();
+            damage_noted(dir);
         })
         .await;
         let pauses = fixture.journal.pauses();
         assert_eq!(pauses.len(), 1);
         assert_eq!(pauses[0].origin, None, "everything");
+    }
+}
+
+/// An older record that said that nothing was paused was believed, and what had been held back since was sent.
+#[tokio::test]
+async fn what_is_noted_and_cannot_be_read_holds_everything_whatever_an_older_record_says() {
+    let (dir, [without, with_a, _]) = paused_queue().await;
+    let cases = [(without, Vec::new()), (with_a, vec![pause(Some("a"))])];
+    for (content, known) in cases {
+        let fixture = copy(&dir, |dir| {
+            fs::write(dir.join("queue.redb"), &content).unwrap();
+            damage_noted(dir);
+        })
+        .await;
+        let (everything, named): (Vec<_>, Vec<_>) = fixture
+            .journal
+            .pauses()
+            .into_iter()
+            .partition(|pause| pause.origin.is_none());
+        assert_eq!(everything.len(), 1);
+        assert_eq!(named, known);
     }
 }
