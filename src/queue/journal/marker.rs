@@ -1,20 +1,22 @@
-//! `queue.marker`: beside the database, how far it had come, the seed of its records, and what is paused. It tells a queue that was lost, or went back,
-//! from one that never was; and what is held back stays so where nothing of the database can be read.
+//! `queue.marker`: beside the database, how far it had come, and the seed of its records. It tells a queue that was lost, or
+//! went back, from one that never was.
 //!
 //! | At | What |
 //! |---|---|
 //! | 0 | length u8, record of [`Counters`]: written after each commit and not synced |
 //! | 128 | length u8, record of the database's [`Codec`]: written when it is made, and synced |
-//! | 192 | length u32, record of the [`Pause`]s: written when they change, and synced |
+//!
+//! `queue.pauses`: what is paused, as a record, so that it stays so where nothing of the database can be read. When it changes
+//! the file is replaced as a whole, and synced: a write that is cut off leaves the one before.
 //!
 //! The running numbers survive the process, and after a loss of power they are at most behind, which says nothing. A database
 //! that is behind its marker has lost commits.
 
 use std::{
-    fs::{File, OpenOptions},
-    io,
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Read, Write},
     os::unix::fs::{FileExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -23,16 +25,22 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     change::Pause,
     codec::Codec,
+    spool::sync_directory,
     tables::{Counters, meta},
     transaction::Sound,
 };
 
 const FILE: &str = "queue.marker";
 
+const PAUSES_FILE: &str = "queue.pauses";
+
+/// Where it grows.
+const NEW_PAUSES_FILE: &str = "queue.pauses.new";
+
 /// In place of a table's name.
 const TABLE: &str = "marker";
 
-/// Nobody else writes to the file, and it is where the seed is from.
+/// Nobody else writes to the files, and one of them is where the seed is from.
 const RECORDS: Codec = Codec::UNSEEDED;
 
 /// The longest record of [`Counters`], with room: what is behind it in the file is of an earlier, longer one.
@@ -44,18 +52,13 @@ const SEED_AT: u64 = 128;
 /// Of the seed, with room.
 const SEED_BYTES: usize = 64;
 
-/// Where the pauses are.
-const PAUSES_AT: u64 = 192;
-
-/// Of the pauses' length.
-const LENGTH_BYTES: usize = 4;
-
-/// More than all origins of a configuration, each with a reason: what says that it is longer is damaged.
-const PAUSES_MAX_BYTES: u32 = 64 * 1024 * 1024;
+/// More than all origins of a configuration, each with a reason: what is longer is damaged.
+const PAUSES_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The open marker.
 #[derive(Debug)]
 pub(super) struct Marker {
+    dir: PathBuf,
     file: File,
     state: Mutex<State>,
 }
@@ -101,7 +104,7 @@ impl Marker {
         let noted = Noted {
             counters: read_short::<_, COUNTERS_BYTES>(&file, 0, ""),
             codec: read_short::<_, SEED_BYTES>(&file, SEED_AT, meta::SEED),
-            pauses: read_pauses(&file),
+            pauses: read_pauses(dir),
         };
         let marked = match is_there {
             false => Marked::Never,
@@ -111,7 +114,12 @@ impl Marker {
             noted,
             is_unsaved: false,
         });
-        Ok((Self { file, state }, marked))
+        let marker = Self {
+            dir: dir.to_owned(),
+            file,
+            state,
+        };
+        Ok((marker, marked))
     }
 
     /// Notes how far the database has come.
@@ -175,10 +183,20 @@ impl Marker {
             && let Sound::Is(pauses) = &state.noted.pauses
         {
             let record = RECORDS.encode(TABLE, meta::PAUSES.as_bytes(), pauses);
-            let length = u32::try_from(record.len()).map_err(io::Error::other)?;
-            let bytes = [&length.to_le_bytes(), record.as_slice()].concat();
-            self.file.write_all_at(&bytes, PAUSES_AT)?;
-            self.file.sync_data()?;
+            if record.len() as u64 > PAUSES_MAX_BYTES {
+                return Err(io::Error::other("it is too long"));
+            }
+            let new = self.dir.join(NEW_PAUSES_FILE);
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)?;
+            file.write_all(&record)?;
+            file.sync_all()?;
+            fs::rename(new, self.dir.join(PAUSES_FILE))?;
+            sync_directory(&self.dir)?;
             state.is_unsaved = false;
         }
         Ok(())
@@ -196,18 +214,18 @@ fn read_short<T: DeserializeOwned, const N: usize>(file: &File, at: u64, key: &s
     RECORDS.decode(TABLE, key.as_bytes(), record).ok()
 }
 
-fn read_pauses(file: &File) -> Sound<Vec<Pause>> {
-    let mut length = [0; LENGTH_BYTES];
-    if file.read_exact_at(&mut length, PAUSES_AT).is_err() {
-        return Sound::Missing;
-    }
-    let length = u32::from_le_bytes(length);
-    if length > PAUSES_MAX_BYTES {
-        return Sound::Damaged;
-    }
-    let mut record = vec![0; length as usize];
-    let read = file.read_exact_at(&mut record, PAUSES_AT + LENGTH_BYTES as u64);
-    let pauses = read.ok().and_then(|()| {
+fn read_pauses(dir: &Path) -> Sound<Vec<Pause>> {
+    let file = match File::open(dir.join(PAUSES_FILE)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Sound::Missing,
+        file => file,
+    };
+    let record = file.and_then(|file| {
+        let mut record = Vec::new();
+        file.take(PAUSES_MAX_BYTES).read_to_end(&mut record)?;
+        Ok(record)
+    });
+    // One that was longer has lost its end, and with it its checksum.
+    let pauses = record.ok().and_then(|record| {
         let decoded = RECORDS.decode(TABLE, meta::PAUSES.as_bytes(), &record);
         decoded.ok()
     });
@@ -216,9 +234,12 @@ fn read_pauses(file: &File) -> Sound<Vec<Pause>> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt;
+    use std::fs;
 
-    use super::{Codec, Counters, Marked, Marker, PAUSES_AT, Pause, Sound};
+    use super::{
+        Codec, Counters, Marked, Marker, NEW_PAUSES_FILE, PAUSES_FILE, PAUSES_MAX_BYTES, Pause,
+        Sound,
+    };
     use crate::policy::Timestamp;
 
     #[test]
@@ -266,7 +287,7 @@ mod tests {
             reason: Some(reason.to_owned()),
         };
         let (marker, _) = Marker::open(dir.path()).unwrap();
-        let long = vec![pause(&"long".repeat(100)), pause("short")];
+        let long = [pause(&"long".repeat(100)), pause("short")];
         for pauses in [&long[..], &long[1..], &[]] {
             marker.note_pauses(pauses).unwrap();
             marker.note(&Counters::default()).unwrap();
@@ -275,11 +296,42 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        marker.note_pauses(&long).unwrap();
-        // The power was lost while they were written.
-        marker.file.write_all_at(&[7; 9], PAUSES_AT + 20).unwrap();
-        assert!(matches!(noted(), Sound::Damaged));
-        marker.file.write_all_at(&[255; 4], PAUSES_AT).unwrap();
-        assert!(matches!(noted(), Sound::Damaged));
+        let path = dir.path().join(PAUSES_FILE);
+        let record = fs::read(&path).unwrap();
+        for length in 0..record.len() {
+            fs::write(&path, &record[..length]).unwrap();
+            assert!(matches!(noted(), Sound::Damaged), "{length}");
+        }
+    }
+
+    /// The only record of what was paused was written over where it stood.
+    #[test]
+    fn what_was_paused_is_not_lost_with_a_record_that_was_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let noted = || Marker::open(dir.path()).unwrap().0.noted().pauses;
+        let pause = Pause {
+            origin: None,
+            since: Timestamp::from_secs(1_700_000_000),
+            reason: None,
+        };
+        let (marker, _) = Marker::open(dir.path()).unwrap();
+        marker.note_pauses(std::slice::from_ref(&pause)).unwrap();
+        let new = dir.path().join(NEW_PAUSES_FILE);
+        // The power was lost while the next one was written.
+        fs::write(&new, [1, 0, 7]).unwrap();
+        assert!(matches!(noted(), Sound::Is(noted) if noted == [pause.clone()]));
+        fs::remove_file(&new).unwrap();
+        fs::create_dir(&new).unwrap();
+        marker.note_pauses(&[]).unwrap_err();
+        assert!(matches!(noted(), Sound::Is(noted) if noted == [pause.clone()]));
+        fs::remove_dir(&new).unwrap();
+        marker.note(&Counters::default()).unwrap();
+        assert!(matches!(noted(), Sound::Is(noted) if noted.is_empty()));
+        let too_long = Pause {
+            reason: Some("x".repeat(usize::try_from(PAUSES_MAX_BYTES).unwrap())),
+            ..pause
+        };
+        marker.note_pauses(&[too_long]).unwrap_err();
+        assert!(matches!(noted(), Sound::Is(noted) if noted.is_empty()));
     }
 }

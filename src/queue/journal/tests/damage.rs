@@ -42,7 +42,7 @@ pub(super) fn body(number: usize) -> Vec<u8> {
 pub(super) async fn copy(dir: &TempDir, change: impl FnOnce(&Path)) -> Fixture {
     let copy = Arc::new(tempfile::tempdir().unwrap());
     fs::create_dir(copy.path().join("spool")).unwrap();
-    for name in ["queue.redb", "queue.marker"] {
+    for name in ["queue.redb", "queue.marker", "queue.pauses"] {
         fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
     }
     change(copy.path());
@@ -230,6 +230,7 @@ async fn a_file_that_is_gone_is_not_taken_for_a_new_queue() {
     let fixture = copy(&dir, |dir| {
         fs::remove_file(dir.join("queue.redb")).unwrap();
         fs::remove_file(dir.join("queue.marker")).unwrap();
+        fs::remove_file(dir.join("queue.pauses")).unwrap();
         fs::write(dir.join("spool").join("body"), "of a write").unwrap();
     })
     .await;

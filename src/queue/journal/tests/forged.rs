@@ -154,6 +154,7 @@ async fn without_a_seed_nothing_is_trusted_and_that_is_said() {
     for has_header in [false, true] {
         let fixture = copy(&dir, |dir| {
             fs::remove_file(dir.join("queue.marker")).unwrap();
+            fs::remove_file(dir.join("queue.pauses")).unwrap();
             match has_header {
                 true => damage_seed(dir),
                 false => change(dir, |content| destroy_header(content)),

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::FileExt};
 
 use super::{damage::copy, salvage::destroy_header, *};
 
-const NOTED: &str = "queue.marker";
+const NOTED: &str = "queue.pauses";
 
 fn pause(name: Option<&str>) -> Pause {
     Pause {
@@ -81,6 +81,7 @@ async fn that_nothing_says_what_was_paused_is_said_and_what_cannot_be_read_holds
     let fixture = copy(&dir, |dir| {
         fs::write(dir.join("queue.redb"), &garbage).unwrap();
         fs::remove_file(dir.join("queue.marker")).unwrap();
+        fs::remove_file(dir.join(NOTED)).unwrap();
     })
     .await;
     assert_eq!(fixture.journal.pauses(), []);
