@@ -20,7 +20,7 @@ use super::{
     damage::Damage,
     error::{DiskError, Recovery},
     marker::Marker,
-    salvage::{self, Salvaged},
+    salvage::{self, Occasion, Salvaged},
     tables::{Counters, META, meta},
     transaction::{Tables, read_meta},
 };
@@ -162,11 +162,16 @@ impl Disk {
     }
 
     /// Closes the database, saves what can be read of it, and opens what was saved.
-    pub(super) fn salvage(&self, now: Timestamp) -> Result<Salvaged, DiskError> {
+    pub(super) fn salvage(
+        &self,
+        occasion: Occasion,
+        now: Timestamp,
+    ) -> Result<Salvaged, DiskError> {
         let mut guard = self.lock();
         close(guard.take());
         let noted = self.marker.noted();
-        let salvaged = salvage::salvage(&self.backing, self.codec, &noted, &self.damage, now)?;
+        let damage = &self.damage;
+        let salvaged = salvage::salvage(&self.backing, self.codec, &noted, occasion, damage, now)?;
         *guard = Some(self.backing.open()?);
         Ok(salvaged)
     }
@@ -201,7 +206,7 @@ impl Disk {
         if self.salvages.load(Ordering::Relaxed) >= SALVAGES_MAX {
             return Err(DiskError::Damaged("it was salvaged too often"));
         }
-        let salvaged = self.salvage(now)?;
+        let salvaged = self.salvage(Occasion::Running, now)?;
         // One that failed, for want of room perhaps, is tried again.
         self.salvages.fetch_add(1, Ordering::Relaxed);
         Ok(Some(salvaged))

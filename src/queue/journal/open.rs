@@ -24,7 +24,7 @@ use super::{
     ids::Ids,
     load::Loaded,
     marker::{Marked, Marker, Noted},
-    salvage,
+    salvage::{self, Occasion},
     space::Space,
     spool::{Spool, sync_directory},
     tables::{Counters, META, meta},
@@ -166,7 +166,7 @@ impl Inner {
         match loaded {
             Err(error) if error.recovery() == Recovery::Salvage => {
                 tracing::error!(%error, "The queue's database cannot be loaded.");
-                self.disk.salvage(self.clock.now())?;
+                self.disk.salvage(Occasion::Start, self.clock.now())?;
                 self.load()
             }
             loaded => loaded,
@@ -207,7 +207,8 @@ impl Opening<'_> {
             Err(error) if error.recovery() == Recovery::Salvage => {
                 tracing::error!(%error, "The queue's database cannot be opened.");
                 let codec = self.codec(None);
-                salvage::salvage(self.backing, codec, &self.noted, self.damage, self.now)?;
+                let (noted, start) = (&self.noted, Occasion::Start);
+                salvage::salvage(self.backing, codec, noted, start, self.damage, self.now)?;
                 Ok((self.backing.open()?, codec))
             }
             Err(error) => Err(error),

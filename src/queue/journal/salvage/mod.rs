@@ -51,6 +51,15 @@ pub(super) struct Salvaged {
 type Rows<const N: usize> = Vec<([u8; N], Vec<u8>)>;
 type Definition<const N: usize> = TableDefinition<'static, &'static [u8; N], &'static [u8]>;
 
+/// When the database is salvaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// At the start: nothing is known but what is on disk.
+    Start,
+    /// After it: what this process noted is exact.
+    Running,
+}
+
 /// A salvage that is under way.
 struct Salvage<'a> {
     backing: &'a Backing,
@@ -79,6 +88,7 @@ pub(super) fn salvage(
     backing: &Backing,
     codec: Codec,
     noted: &Noted,
+    occasion: Occasion,
     damage: &Damage,
     now: Timestamp,
 ) -> Result<Salvaged, DiskError> {
@@ -103,14 +113,14 @@ pub(super) fn salvage(
         pauses: None,
         now,
     };
-    let salvaged = salvage.run(noted)?;
+    let salvaged = salvage.run(noted, occasion)?;
     drop(salvage);
     backing.replace().map_err(DiskError::File)?;
     Ok(salvaged)
 }
 
 impl Salvage<'_> {
-    fn run(&mut self, noted: &Noted) -> Result<Salvaged, DiskError> {
+    fn run(&mut self, noted: &Noted, occasion: Occasion) -> Result<Salvaged, DiskError> {
         let marked = noted.counters;
         let found = match self.read(|_| Ok(())) {
             Ok(()) => self.copy_all()?,
@@ -123,7 +133,12 @@ impl Salvage<'_> {
         self.is_behind = found.is_some() && revision(marked) > revision(found);
         let until = found.filter(|found| self.is_whole(found));
         self.scan(until)?;
-        self.restore_pauses(found, &noted.pauses)?;
+        match (occasion, &noted.pauses) {
+            (Occasion::Running, Sound::Is(pauses)) => {
+                self.transact(|tables| tables.put_pauses(pauses))?;
+            }
+            (_, pauses) => self.restore_pauses(found, pauses)?,
+        }
         self.restore_clock_steps(found)?;
         let rebuilt = self.complete()?;
         let scanned = self.scanned.meta.as_ref().map(|meta| meta.counters);

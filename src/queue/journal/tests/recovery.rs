@@ -180,6 +180,34 @@ async fn a_salvage_that_cannot_be_written_for_a_while_is_tried_until_it_can() {
     assert_stays(fixture, &storage, &dir, "").await;
 }
 
+/// What was lifted was held back again at the next restart.
+#[tokio::test(start_paused = true)]
+async fn what_is_paused_after_a_salvage_is_what_was_and_stays_so_at_the_next_start() {
+    let pause = |name: &str| Pause {
+        origin: Some(Origin::Upstream(name.to_owned())),
+        since: Timestamp::from_secs(1_700_000_000),
+        reason: None,
+    };
+    for now in [Vec::new(), vec![pause("b")]] {
+        let (fixture, storage, dir) = faulty().await;
+        let before = Change::Pause(vec![pause("a")]);
+        fixture.journal.record(before).await.unwrap();
+        let before = storage.snapshot();
+        let change = Change::Pause(now.clone());
+        fixture.journal.record(change).await.unwrap();
+        storage.fail_after(0);
+        refuse_one(&fixture).await;
+        storage.change(|content| *content = before);
+        storage.heal();
+        next_try().await;
+        fixture.append("later").await;
+        assert_eq!(fixture.journal.pauses(), now);
+        fixture.close().await;
+        storage.crash(Keeps::Nothing);
+        assert_eq!(open(&dir, &storage).await.journal.pauses(), now);
+    }
+}
+
 /// The row of it was one more than was counted: the next start took that for damage, and brought back what had been removed.
 #[tokio::test]
 async fn what_becomes_of_a_write_that_was_lost_is_recorded_and_counted() {
