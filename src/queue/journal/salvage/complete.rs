@@ -1,5 +1,7 @@
 //! What is left of a write in part, made whole: of each there is then an item, and a content until it has ended.
 
+use std::ops::Bound;
+
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::{
@@ -7,7 +9,7 @@ use super::{
         disk::transact,
         error::DiskError,
         rebuild::{self, HadEnded},
-        tables::{Counters, ItemRow, name},
+        tables::{Counters, ItemRow, name, parse_ended_key},
         transaction::{Sound, Tables},
     },
     ROWS_MAX, Salvage,
@@ -37,6 +39,7 @@ impl Salvage<'_> {
             self.damage.note_record(name::ITEMS, item.id.as_bytes());
         }
         self.check_answers()?;
+        self.check_ended()?;
         Ok(rebuilt)
     }
 
@@ -96,6 +99,34 @@ impl Salvage<'_> {
             })?;
         }
         Ok(())
+    }
+
+    /// Removes rows of `ended` of writes that have not, or not then: the row of a page would have them swept like receipts.
+    fn check_ended(&self) -> Result<(), DiskError> {
+        let mut after: Option<[u8; 24]> = None;
+        loop {
+            let last = self.transact(|tables| {
+                let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+                let rows = tables.ended.range::<&[u8; 24]>((from, Bound::Unbounded))?;
+                let keys = rows.take(ROWS_MAX).map(|row| Ok(*row?.0.value()));
+                let keys: Vec<[u8; 24]> = keys.collect::<Result<_, DiskError>>()?;
+                for key in &keys {
+                    let (at, id) = parse_ended_key(key);
+                    let row = self.item_row(tables, id)?;
+                    let is_of_it = row.is_some_and(|row| {
+                        row.item.state.is_ended() && row.item.ended_at == Some(at)
+                    });
+                    if !is_of_it {
+                        tables.ended.remove(key)?;
+                    }
+                }
+                Ok(keys.last().copied())
+            })?;
+            if last.is_none() {
+                return Ok(());
+            }
+            after = last;
+        }
     }
 
     /// Goes on with the running numbers, and says what is lost.

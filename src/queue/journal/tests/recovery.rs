@@ -4,9 +4,13 @@
 use super::{
     failures::{faulty, next_try, open},
     faults::{FaultyStorage, Keeps},
+    salvage::PAGE_BYTES,
     *,
 };
-use crate::queue::{Parked, journal::ContentError};
+use crate::queue::{
+    Parked,
+    journal::{ContentError, tables::ended_key},
+};
 
 /// redb's header: which of two trees is the newer one, and where they are.
 const HEADER_BYTES: usize = 320;
@@ -206,6 +210,48 @@ async fn what_is_paused_after_a_salvage_is_what_was_and_stays_so_at_the_next_sta
         storage.crash(Keeps::Nothing);
         assert_eq!(open(&dir, &storage).await.journal.pauses(), now);
     }
+}
+
+/// An operator was shown that it may have been delivered until its receipt, which it was not, was swept.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_shown_after_a_salvage_is_not_swept_like_one_that_ended() {
+    let (fixture, storage, dir) = faulty().await;
+    // Pages in the middle that nothing is on: the database is cut where it ends when it is opened.
+    let gone = fixture.append(vec![7; 60_000]).await;
+    let item = fixture.append("delivered").await;
+    fixture.append(vec![8; 60_000]).await;
+    let gone = Change::Remove(gone.id);
+    fixture.journal.record(gone).await.unwrap();
+    fixture.append("later").await;
+    let mut content = storage.snapshot();
+    let end = done(&item, fixture.now());
+    let listed = ended_key(end.ended_at.unwrap(), item.id);
+    let end = Change::End {
+        item: end,
+        answer: None,
+    };
+    fixture.journal.record(end).await.unwrap();
+    let now = storage.snapshot();
+    let mut pages = now.chunks(PAGE_BYTES);
+    let page = pages.find(|page| page.windows(listed.len()).any(|at| at == listed));
+    storage.fail_after(0);
+    refuse_one(&fixture).await;
+    // Of its end nothing is left but the page that lists its receipt.
+    for free in content.chunks_mut(PAGE_BYTES) {
+        if free.iter().all(|byte| *byte == 7) {
+            free.copy_from_slice(page.unwrap());
+        }
+    }
+    storage.change(|current| *current = content);
+    storage.heal();
+    next_try().await;
+    let found = fixture.item(item.id).await.unwrap();
+    assert_eq!(found.state, AMBIGUOUS);
+    assert_eq!(indexed(&fixture, &item), Some(AMBIGUOUS));
+    fixture.clock.step_secs(86_400 + 1);
+    next_try().await;
+    assert_eq!(fixture.item(item.id).await, Some(found));
+    assert_stays(fixture, &storage, &dir, "").await;
 }
 
 /// The row of it was one more than was counted: the next start took that for damage, and brought back what had been removed.
