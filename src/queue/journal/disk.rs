@@ -6,7 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
@@ -51,6 +51,7 @@ pub(super) struct Disk {
     database: RwLock<Option<Database>>,
     unconfirmed: Mutex<Unconfirmed>,
     salvages: AtomicU32,
+    is_marker_failing: AtomicBool,
 }
 
 impl Disk {
@@ -69,6 +70,7 @@ impl Disk {
             database: RwLock::new(Some(database)),
             unconfirmed: Mutex::new(Unconfirmed([].into())),
             salvages: AtomicU32::new(0),
+            is_marker_failing: AtomicBool::new(false),
         }
     }
 
@@ -132,19 +134,29 @@ impl Disk {
             // It is then behind, which says nothing wrong.
             tracing::debug!(%error, "Cannot write the queue's marker.");
         }
+        self.save_marker();
     }
 
     /// Notes the seed beside the database, which alone tells what is proven on its pages where it cannot be opened.
     pub(super) fn note_seed(&self) {
-        if let Err(error) = self.marker.note_seed(self.codec) {
-            tracing::warn!(%error, "Cannot note the seed of the queue's records in its marker.");
-        }
+        self.marker.note_seed(self.codec);
+        self.save_marker();
     }
 
     /// Notes beside the database what is paused.
     pub(super) fn note_pauses(&self, pauses: &[Pause]) {
-        if let Err(error) = self.marker.note_pauses(pauses) {
-            tracing::warn!(%error, "Cannot note what is paused in the queue's marker.");
+        self.marker.note_pauses(pauses);
+        self.save_marker();
+    }
+
+    /// Tried again after each commit, and said once.
+    fn save_marker(&self) {
+        match self.marker.save() {
+            Ok(()) => self.is_marker_failing.store(false, Ordering::Relaxed),
+            Err(error) if !self.is_marker_failing.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(%error, "Cannot note beside the queue's database what is paused, or the seed of its records.");
+            }
+            Err(_) => {}
         }
     }
 

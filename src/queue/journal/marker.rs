@@ -66,8 +66,10 @@ pub(super) struct Marker {
 #[derive(Debug)]
 struct State {
     noted: Noted,
-    /// Whether the file says something else of the pauses.
-    is_unsaved: bool,
+    /// Whether the file says something else of the seed.
+    is_seed_unsaved: bool,
+    /// Whether the other says something else of the pauses.
+    are_pauses_unsaved: bool,
 }
 
 /// What was noted last, by this process or an earlier one; also where the file could not be written.
@@ -112,7 +114,8 @@ impl Marker {
         };
         let state = Mutex::new(State {
             noted,
-            is_unsaved: false,
+            is_seed_unsaved: false,
+            are_pauses_unsaved: false,
         });
         let marker = Self {
             dir: dir.to_owned(),
@@ -126,32 +129,35 @@ impl Marker {
     pub(super) fn note(&self, counters: &Counters) -> io::Result<()> {
         let mut state = self.lock();
         state.noted.counters = Some(*counters);
-        self.write_short::<COUNTERS_BYTES>(0, "", counters)?;
-        self.save_pauses(&mut state)
+        self.write_short::<COUNTERS_BYTES>(0, "", counters)
     }
 
-    /// Notes what the database's records are made with.
-    pub(super) fn note_seed(&self, codec: Codec) -> io::Result<()> {
-        if self.lock().noted.codec == Some(codec) {
-            return Ok(());
+    /// Notes what the database's records are made with. It is written by [`Marker::save`].
+    pub(super) fn note_seed(&self, codec: Codec) {
+        let mut state = self.lock();
+        if state.noted.codec != Some(codec) {
+            state.noted.codec = Some(codec);
+            state.is_seed_unsaved = true;
         }
-        self.write_short::<SEED_BYTES>(SEED_AT, meta::SEED, &codec)?;
-        self.file.sync_data()?;
-        self.lock().noted.codec = Some(codec);
-        Ok(())
     }
 
-    /// Notes what is paused. Where that cannot be written it is tried again when more is noted.
-    pub(super) fn note_pauses(&self, pauses: &[Pause]) -> io::Result<()> {
+    /// Notes what is paused. It is written by [`Marker::save`].
+    pub(super) fn note_pauses(&self, pauses: &[Pause]) {
         let mut state = self.lock();
         if let Sound::Is(noted) = &state.noted.pauses
             && noted == pauses
         {
-            return Ok(());
+            return;
         }
         state.noted.pauses = Sound::Is(pauses.to_owned());
-        state.is_unsaved = true;
-        self.save_pauses(&mut state)
+        state.are_pauses_unsaved = true;
+    }
+
+    /// Writes what is not written yet of the seed and the pauses, and syncs it. What fails is tried again the next time.
+    pub(super) fn save(&self) -> io::Result<()> {
+        let mut state = self.lock();
+        let seed = self.save_seed(&mut state);
+        seed.and(self.save_pauses(&mut state))
     }
 
     /// What was noted last.
@@ -178,8 +184,19 @@ impl Marker {
         self.file.write_all_at(&bytes, at)
     }
 
+    fn save_seed(&self, state: &mut State) -> io::Result<()> {
+        if state.is_seed_unsaved
+            && let Some(codec) = &state.noted.codec
+        {
+            self.write_short::<SEED_BYTES>(SEED_AT, meta::SEED, codec)?;
+            self.file.sync_data()?;
+            state.is_seed_unsaved = false;
+        }
+        Ok(())
+    }
+
     fn save_pauses(&self, state: &mut State) -> io::Result<()> {
-        if state.is_unsaved
+        if state.are_pauses_unsaved
             && let Sound::Is(pauses) = &state.noted.pauses
         {
             let record = RECORDS.encode(TABLE, meta::PAUSES.as_bytes(), pauses);
@@ -197,7 +214,7 @@ impl Marker {
             file.sync_all()?;
             fs::rename(new, self.dir.join(PAUSES_FILE))?;
             sync_directory(&self.dir)?;
-            state.is_unsaved = false;
+            state.are_pauses_unsaved = false;
         }
         Ok(())
     }
@@ -234,7 +251,7 @@ fn read_pauses(dir: &Path) -> Sound<Vec<Pause>> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
 
     use super::{
         Codec, Counters, Marked, Marker, NEW_PAUSES_FILE, PAUSES_FILE, PAUSES_MAX_BYTES, Pause,
@@ -269,9 +286,10 @@ mod tests {
         let (marker, _) = Marker::open(dir.path()).unwrap();
         assert_eq!(marker.noted().codec, None);
         let codec = Codec::new();
-        marker.note_seed(codec).unwrap();
+        marker.note_seed(codec);
         marker.note(&Counters::default()).unwrap();
-        marker.note_pauses(&[]).unwrap();
+        marker.note_pauses(&[]);
+        marker.save().unwrap();
         let (marker, _) = Marker::open(dir.path()).unwrap();
         assert_eq!(marker.noted().codec, Some(codec));
     }
@@ -289,8 +307,8 @@ mod tests {
         let (marker, _) = Marker::open(dir.path()).unwrap();
         let long = [pause(&"long".repeat(100)), pause("short")];
         for pauses in [&long[..], &long[1..], &[]] {
-            marker.note_pauses(pauses).unwrap();
-            marker.note(&Counters::default()).unwrap();
+            marker.note_pauses(pauses);
+            marker.save().unwrap();
             match noted() {
                 Sound::Is(noted) => assert_eq!(noted, pauses),
                 other => panic!("{other:?}"),
@@ -315,23 +333,42 @@ mod tests {
             reason: None,
         };
         let (marker, _) = Marker::open(dir.path()).unwrap();
-        marker.note_pauses(std::slice::from_ref(&pause)).unwrap();
+        marker.note_pauses(std::slice::from_ref(&pause));
+        marker.save().unwrap();
         let new = dir.path().join(NEW_PAUSES_FILE);
         // The power was lost while the next one was written.
         fs::write(&new, [1, 0, 7]).unwrap();
         assert!(matches!(noted(), Sound::Is(noted) if noted == [pause.clone()]));
         fs::remove_file(&new).unwrap();
         fs::create_dir(&new).unwrap();
-        marker.note_pauses(&[]).unwrap_err();
+        marker.note_pauses(&[]);
+        marker.save().unwrap_err();
         assert!(matches!(noted(), Sound::Is(noted) if noted == [pause.clone()]));
         fs::remove_dir(&new).unwrap();
-        marker.note(&Counters::default()).unwrap();
+        marker.save().unwrap();
         assert!(matches!(noted(), Sound::Is(noted) if noted.is_empty()));
         let too_long = Pause {
             reason: Some("x".repeat(usize::try_from(PAUSES_MAX_BYTES).unwrap())),
             ..pause
         };
-        marker.note_pauses(&[too_long]).unwrap_err();
+        marker.note_pauses(&[too_long]);
+        marker.save().unwrap_err();
         assert!(matches!(noted(), Sound::Is(noted) if noted.is_empty()));
+    }
+
+    /// Without the seed nothing comes back of a database that does not open.
+    #[test]
+    fn what_could_not_be_written_is_written_with_what_is_noted_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut marker, _) = Marker::open(dir.path()).unwrap();
+        let read_only = File::open(dir.path().join(super::FILE)).unwrap();
+        let writable = std::mem::replace(&mut marker.file, read_only);
+        let codec = Codec::new();
+        marker.note_seed(codec);
+        marker.save().unwrap_err();
+        marker.file = writable;
+        marker.save().unwrap();
+        let (marker, _) = Marker::open(dir.path()).unwrap();
+        assert_eq!(marker.noted().codec, Some(codec));
     }
 }

@@ -140,10 +140,10 @@ impl Inner {
             .load_or_salvage()
             .and_then(|mut loaded| {
                 inner.disk.note(&loaded.counters);
+                inner.disk.note_seed();
                 inner.settle(&mut loaded).map(|()| loaded)
             })
             .map_err(|error| open_error(&inner.disk.backing, error))?;
-        inner.disk.note_seed();
         inner.disk.note_pauses(&loaded.pauses);
         inner.set_pauses(std::mem::take(&mut loaded.pauses));
         inner.resume_timeline(std::mem::take(&mut loaded.clock_steps));
