@@ -19,7 +19,7 @@ use super::{
     codec::Codec,
     damage::Damage,
     error::{DiskError, Recovery},
-    marker::Marker,
+    marker::{Marker, Noted},
     salvage::{self, Occasion, Salvaged},
     tables::{Counters, META, meta},
     transaction::{Tables, read_meta},
@@ -141,6 +141,11 @@ impl Disk {
     pub(super) fn note_seed(&self) {
         self.marker.note_seed(self.codec);
         self.save_marker();
+    }
+
+    /// What is noted beside the database.
+    pub(super) fn noted(&self) -> Noted {
+        self.marker.noted()
     }
 
     /// Notes beside the database what is paused.

@@ -34,6 +34,8 @@ pub(super) struct Loaded {
     pub(super) counters: Counters,
     pub(super) receipts: Receipts,
     pub(super) pauses: Vec<Pause>,
+    /// Whether the record of them is to be made again.
+    are_pauses_damaged: bool,
     pub(super) clock_steps: Vec<ClockStep>,
     /// What is in the index.
     indexed: Vec<ItemId>,
@@ -79,11 +81,13 @@ impl Inner {
             }
             loaded.counters = read_meta(&meta, self.disk.codec, meta::COUNTERS)?
                 .ok_or(DiskError::Damaged("its running numbers are lost"))?;
-            // What was held back stays so; where that cannot be read, everything is held back.
             loaded.pauses = match self.setting(&meta, meta::PAUSES)? {
                 Sound::Is(pauses) => pauses,
                 Sound::Missing => Vec::new(),
-                Sound::Damaged => vec![Pause::of_everything(self.clock.now())],
+                Sound::Damaged => {
+                    loaded.are_pauses_damaged = true;
+                    self.noted_pauses()
+                }
             };
             // Where that cannot be read, nothing is known of how the clock was set.
             loaded.clock_steps = match self.setting(&meta, meta::CLOCK_STEPS)? {
@@ -93,6 +97,14 @@ impl Inner {
         }
         let listed = self.read_ended(transaction, loaded)?;
         self.read_items(transaction, loaded, listed)
+    }
+
+    /// What is noted to be paused. What was held back stays so; where that cannot be read, everything is held back.
+    fn noted_pauses(&self) -> Vec<Pause> {
+        match self.disk.noted().pauses {
+            Sound::Is(pauses) => pauses,
+            Sound::Missing | Sound::Damaged => vec![Pause::of_everything(self.clock.now())],
+        }
     }
 
     /// A setting of `meta`.
@@ -237,6 +249,10 @@ impl Inner {
                 tables.counters.answer_bytes = loaded.receipts.answer_bytes;
                 Ok(())
             })?;
+        }
+        if loaded.are_pauses_damaged {
+            self.disk
+                .transact(|tables| tables.put_pauses(&loaded.pauses))?;
         }
         loaded.changed = Vec::new();
         self.sweep_spool(&std::mem::take(&mut loaded.spooled))

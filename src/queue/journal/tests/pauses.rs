@@ -119,3 +119,24 @@ async fn what_is_noted_and_cannot_be_read_holds_everything_whatever_an_older_rec
         assert_eq!(named, known);
     }
 }
+
+/// Everything was held back, and that took the place of what was noted exactly.
+#[tokio::test]
+async fn a_damaged_record_of_what_is_paused_is_made_again_from_what_is_noted() {
+    let (dir, _) = paused_queue().await;
+    let fixture = copy(&dir, |dir| {
+        let database = redb::Database::open(dir.join("queue.redb")).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let meta: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
+        let mut meta = transaction.open_table(meta).unwrap();
+        meta.insert("pauses", [1, 2, 3].as_slice()).unwrap();
+        drop(meta);
+        transaction.commit().unwrap();
+    })
+    .await;
+    assert_eq!(fixture.journal.damage(), 1);
+    assert_eq!(fixture.journal.pauses(), [pause(Some("b"))]);
+    let fixture = fixture.reopen().await;
+    assert_eq!(fixture.journal.pauses(), [pause(Some("b"))]);
+    assert_eq!(fixture.journal.damage(), 0, "put right");
+}
