@@ -306,6 +306,11 @@ impl Index {
         self.counts
     }
 
+    /// Every write.
+    pub(super) fn ids(&self) -> impl Iterator<Item = ItemId> {
+        self.entries.keys().copied()
+    }
+
     pub(super) fn usage(&self) -> Usage {
         self.usage
     }

@@ -9,6 +9,7 @@ use super::{
     INLINE_BODY_MAX_BYTES, Inner,
     batch::{Append, Appending, Batch, Prepared, Receipts, TakenBack, Transition, Written},
     change::{Change, NewBody},
+    disk::Recovered,
     error::{AppendError, DiskError, Unavailable},
     ids::Ids,
 };
@@ -150,14 +151,13 @@ impl Inner {
         if is_pressing && error.is_no_space() {
             self.space.give_up_reserve();
         }
-        let salvaged = match self.disk.recover(error, now) {
+        let recovered = match self.disk.recover(error, self, now) {
             Err(error) if is_pressing && error.is_no_space() && self.space.give_up_reserve() => {
-                self.disk.recover(&error, now)
+                self.disk.recover(&error, self, now)
             }
             recovered => recovered,
         }?;
-        if let Some(salvaged) = salvaged {
-            self.note_salvaged(&salvaged);
+        if recovered == Recovered::Salvaged {
             self.timeline().lost();
         }
         Ok(())

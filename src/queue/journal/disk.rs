@@ -14,13 +14,14 @@ use redb::{Database, Durability, ReadTransaction, ReadableDatabase};
 
 use super::{
     super::item::ItemId,
+    Inner,
     backing::Backing,
     change::Pause,
     codec::Codec,
     damage::Damage,
     error::{DiskError, Recovery},
     marker::{Marker, Noted},
-    salvage::{self, Occasion, Salvaged},
+    salvage::{self, Occasion},
     tables::{Counters, META, meta},
     transaction::{Tables, read_meta},
 };
@@ -38,6 +39,15 @@ impl Unconfirmed {
     pub(super) fn contains(&self, id: ItemId) -> bool {
         self.0.binary_search(&id).is_ok()
     }
+}
+
+/// How the database was got back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recovered {
+    /// As it was.
+    Reopened,
+    /// What could be read of it.
+    Salvaged,
 }
 
 /// The open database of one queue.
@@ -179,26 +189,23 @@ impl Disk {
     }
 
     /// Closes the database, saves what can be read of it, and opens what was saved.
-    pub(super) fn salvage(
-        &self,
-        occasion: Occasion,
-        now: Timestamp,
-    ) -> Result<Salvaged, DiskError> {
+    pub(super) fn salvage(&self, occasion: Occasion<'_>, now: Timestamp) -> Result<(), DiskError> {
         let mut guard = self.lock();
         close(guard.take());
         let noted = self.marker.noted();
         let damage = &self.damage;
-        let salvaged = salvage::salvage(&self.backing, self.codec, &noted, occasion, damage, now)?;
+        salvage::salvage(&self.backing, self.codec, &noted, occasion, damage, now)?;
         *guard = Some(self.backing.open()?);
-        Ok(salvaged)
+        Ok(())
     }
 
-    /// Gets the database back into a usable state after `error`; what was salvaged, if it came to that.
+    /// Gets the database of this journal back into a usable state after `error`.
     pub(super) fn recover(
         &self,
         error: &DiskError,
+        inner: &Inner,
         now: Timestamp,
-    ) -> Result<Option<Salvaged>, DiskError> {
+    ) -> Result<Recovered, DiskError> {
         let recovery = error.recovery();
         if recovery == Recovery::None {
             return Err(DiskError::Closed);
@@ -212,7 +219,7 @@ impl Disk {
             match self.reopened() {
                 Ok(database) => {
                     *guard = Some(database);
-                    return Ok(None);
+                    return Ok(Recovered::Reopened);
                 }
                 Err(error) if error.recovery() != Recovery::Salvage => return Err(error),
                 Err(error) => {
@@ -223,10 +230,10 @@ impl Disk {
         if self.salvages.load(Ordering::Relaxed) >= SALVAGES_MAX {
             return Err(DiskError::Damaged("it was salvaged too often"));
         }
-        let salvaged = self.salvage(Occasion::Running, now)?;
+        self.salvage(Occasion::Running(inner), now)?;
         // One that failed, for want of room perhaps, is tried again.
         self.salvages.fetch_add(1, Ordering::Relaxed);
-        Ok(Some(salvaged))
+        Ok(Recovered::Salvaged)
     }
 
     /// The database, opened once more, if everything is in it that was told to be recorded.

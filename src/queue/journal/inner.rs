@@ -12,14 +12,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{
         index::{Index, Unclaimable},
-        item::{Content, ItemId, StoredBody},
+        item::{Content, Item, ItemId, StoredBody},
         seal::Keyring,
         timeline::Timeline,
     },
     batch::{self, ReceiptLimits},
     change::{Field, NewBody, Pause},
     disk::Disk,
-    salvage::Salvaged,
     space::Space,
     spool::Spool,
 };
@@ -95,10 +94,16 @@ impl Inner {
         *self.pauses.lock().unwrap_or_else(PoisonError::into_inner) = pauses;
     }
 
-    /// Brings the index in line with what could be saved. Whoever works on a write records what becomes of it.
-    pub(super) fn note_salvaged(&self, salvaged: &Salvaged) {
+    /// The writes that have not ended.
+    pub(super) fn indexed(&self) -> Vec<ItemId> {
+        let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        index.ids().collect()
+    }
+
+    /// Brings the index in line with what was made again. Whoever works on a write records what becomes of it.
+    pub(super) fn note_salvaged(&self, rebuilt: &[Item]) {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        for item in &salvaged.rebuilt {
+        for item in rebuilt {
             // Whose client was not told that it was taken: it is removed, or appended again.
             if self.disk.is_unconfirmed(item.id) {
                 continue;

@@ -12,15 +12,14 @@ use super::{
         tables::{Counters, ItemRow, name, parse_ended_key},
         transaction::{Sound, Tables},
     },
-    ROWS_MAX, Salvage,
+    Occasion, ROWS_MAX, Salvage,
 };
 use crate::queue::item::{Answer, Done, Item, ItemId, State};
 
 impl Salvage<'_> {
-    /// Makes again what is left in part; what that came to.
-    pub(super) fn complete(&mut self) -> Result<Vec<Item>, DiskError> {
+    /// Makes again what is left in part.
+    pub(super) fn complete(&mut self, occasion: Occasion<'_>) -> Result<(), DiskError> {
         let known: Vec<_> = self.known.iter().copied().collect();
-        let mut rebuilt = Vec::new();
         for ids in known.chunks(ROWS_MAX) {
             let made = self.transact(|tables| {
                 let mut made = Vec::new();
@@ -33,14 +32,16 @@ impl Salvage<'_> {
                 }
                 Ok(made)
             })?;
-            rebuilt.extend(made);
-        }
-        for item in &rebuilt {
-            self.damage.note_record(name::ITEMS, item.id.as_bytes());
+            for item in &made {
+                self.damage.note_record(name::ITEMS, item.id.as_bytes());
+            }
+            // There may be a million: not all of them at once.
+            if let Occasion::Running(inner) = occasion {
+                inner.note_salvaged(&made);
+            }
         }
         self.check_answers()?;
-        self.check_ended()?;
-        Ok(rebuilt)
+        self.check_ended()
     }
 
     /// Sees to it that a write has its records; what it is now, if one was lost, or may not be the last one there was.

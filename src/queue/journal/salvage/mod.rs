@@ -23,7 +23,8 @@ use redb::{Database, TableDefinition};
 
 use self::merge::Scanned;
 use super::{
-    super::item::{Item, ItemId},
+    super::item::ItemId,
+    Inner,
     backing::{Backing, open_file},
     change::Pause,
     codec::Codec,
@@ -41,23 +42,17 @@ const ROWS_MAX: usize = 1_024;
 /// Bytes of them, but for the last one.
 const ROWS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// What was saved.
-#[derive(Debug, Default)]
-pub(super) struct Salvaged {
-    /// Writes whose records were lost in part, or may not be the last, as they are now.
-    pub(super) rebuilt: Vec<Item>,
-}
-
 type Rows<const N: usize> = Vec<([u8; N], Vec<u8>)>;
 type Definition<const N: usize> = TableDefinition<'static, &'static [u8; N], &'static [u8]>;
 
 /// When the database is salvaged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Occasion {
+#[derive(Clone, Copy)]
+pub(super) enum Occasion<'a> {
     /// At the start: nothing is known but what is on disk.
     Start,
-    /// After it: what this process noted is exact.
-    Running,
+    /// After it: what this process noted is exact, and its index has every write that had not ended. It is told of each that
+    /// was made again.
+    Running(&'a Inner),
 }
 
 /// A salvage that is under way.
@@ -88,10 +83,10 @@ pub(super) fn salvage(
     backing: &Backing,
     codec: Codec,
     noted: &Noted,
-    occasion: Occasion,
+    occasion: Occasion<'_>,
     damage: &Damage,
     now: Timestamp,
-) -> Result<Salvaged, DiskError> {
+) -> Result<(), DiskError> {
     tracing::error!("The queue's database is damaged; what can be read of it is saved.");
     match fs::remove_file(backing.new_file()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -113,14 +108,17 @@ pub(super) fn salvage(
         pauses: None,
         now,
     };
-    let salvaged = salvage.run(noted, occasion)?;
+    salvage.run(noted, occasion)?;
     drop(salvage);
-    backing.replace().map_err(DiskError::File)?;
-    Ok(salvaged)
+    backing.replace().map_err(DiskError::File)
 }
 
 impl Salvage<'_> {
-    fn run(&mut self, noted: &Noted, occasion: Occasion) -> Result<Salvaged, DiskError> {
+    fn run(&mut self, noted: &Noted, occasion: Occasion<'_>) -> Result<(), DiskError> {
+        if let Occasion::Running(inner) = occasion {
+            // Also of what is lost without a trace there is then something to show.
+            self.known.extend(inner.indexed());
+        }
         let marked = noted.counters;
         let found = match self.read(|_| Ok(())) {
             Ok(()) => self.copy_all()?,
@@ -134,13 +132,13 @@ impl Salvage<'_> {
         let until = found.filter(|found| self.is_whole(found));
         self.scan(until)?;
         match (occasion, &noted.pauses) {
-            (Occasion::Running, Sound::Is(pauses)) => {
+            (Occasion::Running(_), Sound::Is(pauses)) => {
                 self.transact(|tables| tables.put_pauses(pauses))?;
             }
             (_, pauses) => self.restore_pauses(found, pauses)?,
         }
         self.restore_clock_steps(found)?;
-        let rebuilt = self.complete()?;
+        self.complete(occasion)?;
         let scanned = self.scanned.meta.as_ref().map(|meta| meta.counters);
         let before = [found, scanned, marked].into_iter().flatten();
         self.count(before.max_by_key(|counters| counters.revision))?;
@@ -148,7 +146,7 @@ impl Salvage<'_> {
             // Every record is there. What held them together is not.
             self.damage.note_record(name::META, b"");
         }
-        Ok(Salvaged { rebuilt })
+        Ok(())
     }
 
     /// Whether what redb could read is all there was, when these were the running numbers.
