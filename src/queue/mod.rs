@@ -166,6 +166,7 @@ impl Queue {
             outlet,
             journal: inner.journal.clone(),
             index: Arc::clone(&inner.index),
+            places: Arc::clone(&inner.places),
             config: inner.config.clone(),
             clock: Arc::clone(&inner.clock),
             metrics: Arc::clone(&inner.metrics),

@@ -151,11 +151,6 @@ impl Index {
         Self { places, ..self }
     }
 
-    /// Where the upstreams of the writes are.
-    pub(super) fn places(&self) -> &Places {
-        &self.places
-    }
-
     /// Promises room for a write that is about to be appended. From here on its lane is not empty.
     ///
     /// # Errors

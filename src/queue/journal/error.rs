@@ -14,7 +14,7 @@ pub enum OpenError {
         /// The database.
         path: PathBuf,
     },
-    /// A newer version wrote it.
+    /// Another version wrote it.
     #[error("{} has format {found}, which this version does not know", path.display())]
     Format {
         /// The database.

@@ -95,7 +95,7 @@ pub(super) async fn deliver<O: Outlet>(
 ) -> Finished {
     let mut claim = Claim::of(&replay.index, id);
     let item = match replay.journal.item(id).await {
-        Ok(Some(item)) => replay.index().places().follow(item),
+        Ok(Some(item)) => replay.places.follow(item),
         Ok(None) => {
             // There is nothing left of it; the journal has counted and logged that.
             claim.hand_over();

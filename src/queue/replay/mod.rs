@@ -42,6 +42,7 @@ use super::{
     changed::Changes,
     index::Index,
     journal::Journal,
+    places::Places,
     verdict::{self, Verdict},
 };
 use crate::{
@@ -58,6 +59,7 @@ pub(super) struct Replay<O> {
     pub(super) outlet: O,
     pub(super) journal: Journal,
     pub(super) index: Arc<Mutex<Index>>,
+    pub(super) places: Arc<Places>,
     pub(super) config: Config,
     pub(super) clock: SharedClock,
     pub(super) metrics: Arc<Metrics>,

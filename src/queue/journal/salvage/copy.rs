@@ -28,7 +28,7 @@ impl Salvage<'_> {
     /// Copies everything that can be read; the running numbers, where they can.
     ///
     /// # Errors
-    /// Where a newer version wrote it, and where the new database fails.
+    /// Where another version wrote it, and where the new database fails.
     pub(super) fn copy_all(&mut self) -> Result<Option<Counters>, DiskError> {
         let found = self.counters()?;
         let id = |key: &[u8; 16], _: &[u8]| Some(ItemId::from_bytes(*key));
@@ -63,7 +63,7 @@ impl Salvage<'_> {
     /// The running numbers of the damaged database.
     ///
     /// # Errors
-    /// Where a newer version wrote it: it is not for us to say that it is damaged.
+    /// Where another version wrote it: it is not for us to say that it is damaged.
     fn counters(&mut self) -> Result<Option<Counters>, DiskError> {
         let format = self.read(|source| {
             let transaction = source.begin_read()?;

@@ -134,6 +134,7 @@ impl Fixture {
             outlet: origins.clone(),
             journal: journal.clone(),
             index,
+            places: Arc::default(),
             config: config.clone(),
             clock: wall.clone(),
             metrics,
