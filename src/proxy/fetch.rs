@@ -77,6 +77,14 @@ struct Part {
     late: bool,
 }
 
+/// What a request that found nothing finds when it is about to start a fill.
+enum Meanwhile {
+    /// This variant, which answers it.
+    Reusable(Arc<Resource>, usize, Reuse),
+    /// Other variants: this is its own.
+    Other(VariantKey),
+}
+
 /// What became of a request that needs the origin.
 enum Begun {
     /// It has part in a fill.
@@ -169,14 +177,17 @@ impl Fetch<'_> {
         let role = match sharing {
             Sharing::Join(variant) => {
                 let (fills, store) = (&self.gateway.fills, &self.gateway.store);
-                fills.join(store, target(variant), || self.published_meanwhile())
+                let is_variant_known = variant.is_some();
+                let look = || self.published_meanwhile(is_variant_known);
+                fills.join(store, target(variant), look)
             }
             Sharing::Alone => Role::Start(Fill::new(target(None), self.gateway.store.ticket())),
         };
         match role {
-            Role::Found((resource, index, reuse)) => {
+            Role::Found(Meanwhile::Reusable(resource, index, reuse)) => {
                 Begun::Answered(self.hit(&resource, &resource.variants[index], &reuse))
             }
+            Role::Found(Meanwhile::Other(variant)) => self.begin(Sharing::Join(Some(variant))),
             Role::Follow(fill) => Begun::Part(Part {
                 late: fill.is_decided(),
                 fill,
@@ -193,15 +204,20 @@ impl Fetch<'_> {
         }
     }
 
-    /// What can be reused by now as if it had been there when the request came.
-    fn published_meanwhile(&self) -> Option<(Arc<Resource>, usize, Reuse)> {
+    /// What is there by now, as if it had been when the request came. A variant that is still missing may be filled under its
+    /// own name by whoever found that out from a fill, so it is named here too.
+    fn published_meanwhile(&self, is_variant_known: bool) -> Option<Meanwhile> {
         let resource = self.gateway.store.peek(self.key.as_str())?;
         let heads = resource.variants.iter().map(|stored| &stored.head);
-        let index = policy::select(self.request.headers, heads)?;
+        let Some(index) = policy::select(self.request.headers, heads) else {
+            let newest = resource.variants.first().filter(|_| !is_variant_known)?;
+            let variant = VariantKey::new(self.request.headers, &newest.head.headers);
+            return Some(Meanwhile::Other(variant));
+        };
         let stored = &resource.variants[index];
         let found = Lookup::of(&self.request, &stored.head, stored.body.len());
         let reuse = self.reuse(found)?;
-        Some((resource, index, reuse))
+        Some(Meanwhile::Reusable(resource, index, reuse))
     }
 
     fn hit(&self, resource: &Resource, stored: &StoredResponse, reuse: &Reuse) -> Reply {

@@ -277,6 +277,43 @@ async fn begin(connection: &mut Connection, url: &str) -> Answer {
     head
 }
 
+/// A variant was filled twice: by name for those who had waited for another's fill, and without for who came after it.
+#[tokio::test]
+async fn who_comes_after_another_variant_was_stored_joins_the_fill_of_its_own() {
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    let (en, de) = (Cue::new(), Cue::new());
+    let (hold_en, hold_de) = (en.clone(), de.clone());
+    origin.on_each("/a", move |seen, _| {
+        let language = seen.header("accept-language").unwrap_or_default();
+        let hold = if language == "en" { &hold_en } else { &hold_de };
+        Reply::ok(language.to_owned())
+            .cache_control("max-age=300")
+            .header("Vary", "Accept-Language")
+            .held(hold)
+    });
+    origin.on("/settle", Reply::ok(""));
+    let url = origin.url("/a");
+    let mut clients = JoinSet::new();
+    let mut ask = |language: &'static str| {
+        let (client, url) = (gateway.client.clone(), url.clone());
+        let request = Request::get(&url).header("Accept-Language", language);
+        clients.spawn(async move { (language, client.ask(request).await) });
+    };
+    ask("en");
+    origin.sees("/a", 1).await;
+    ask("de");
+    settle(&gateway, &origin).await;
+    en.open();
+    origin.sees("/a", 2).await;
+    ask("de");
+    settle(&gateway, &origin).await;
+    de.open();
+    for (language, answer) in clients.join_all().await {
+        assert_eq!(answer.text(), language);
+    }
+    assert_eq!(origin.seen_at("/a").len(), 2);
+}
+
 /// Gives the gateway time to get to whatever was sent before, measured in round trips of its own: client, gateway and
 /// origin share one thread that runs its tasks in turn. Nothing announces that a request waits for another's fill.
 async fn settle(gateway: &Gateway, origin: &Origin) {
