@@ -57,7 +57,8 @@ pub(crate) enum Role<T> {
 }
 
 impl Fills {
-    /// Joins the fill of `target`, or registers a new one, unless `look` finds that there is no need for it.
+    /// Joins the fill of `target`, or of the same under another name, or registers a new one, unless `look` finds that there
+    /// is no need for it.
     ///
     /// Whoever found nothing in the store a moment ago may have missed a fill that ended since. A fill publishes before it
     /// leaves, so where none is under way, what the last one brought is there for `look`, which must be quick.
@@ -65,13 +66,16 @@ impl Fills {
         &self,
         store: &Store,
         target: Target,
+        named: Option<&Target>,
         look: impl FnOnce() -> Option<T>,
     ) -> Role<T> {
         let mut fills = self.lock();
-        if let Some(fill) = fills.get(&target)
-            && store.is_current(fill.ticket, &target.key, fill.head().as_deref())
-        {
-            return Role::Follow(Arc::clone(fill));
+        for sought in std::iter::once(&target).chain(named) {
+            if let Some(fill) = fills.get(sought)
+                && store.is_current(fill.ticket, &target.key, fill.head().as_deref())
+            {
+                return Role::Follow(Arc::clone(fill));
+            }
         }
         if let Some(found) = look() {
             return Role::Found(found);

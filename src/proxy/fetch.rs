@@ -77,14 +77,6 @@ struct Part {
     late: bool,
 }
 
-/// What a request that found nothing finds when it is about to start a fill.
-enum Meanwhile {
-    /// This variant, which answers it.
-    Reusable(Arc<Resource>, usize, Reuse),
-    /// Other variants: this is its own.
-    Other(VariantKey),
-}
-
 /// What became of a request that needs the origin.
 enum Begun {
     /// It has part in a fill.
@@ -177,17 +169,20 @@ impl Fetch<'_> {
         let role = match sharing {
             Sharing::Join(variant) => {
                 let (fills, store) = (&self.gateway.fills, &self.gateway.store);
-                let is_variant_known = variant.is_some();
-                let look = || self.published_meanwhile(is_variant_known);
-                fills.join(store, target(variant), look)
+                // Who had waited for another variant's fill fills its own by name.
+                let named = match variant {
+                    None => self.missing_variant().map(|variant| target(Some(variant))),
+                    Some(_) => None,
+                };
+                let look = || self.published_meanwhile();
+                fills.join(store, target(variant), named.as_ref(), look)
             }
             Sharing::Alone => Role::Start(Fill::new(target(None), self.gateway.store.ticket())),
         };
         match role {
-            Role::Found(Meanwhile::Reusable(resource, index, reuse)) => {
+            Role::Found((resource, index, reuse)) => {
                 Begun::Answered(self.hit(&resource, &resource.variants[index], &reuse))
             }
-            Role::Found(Meanwhile::Other(variant)) => self.begin(Sharing::Join(Some(variant))),
             Role::Follow(fill) => Begun::Part(Part {
                 late: fill.is_decided(),
                 fill,
@@ -204,20 +199,24 @@ impl Fetch<'_> {
         }
     }
 
-    /// What is there by now, as if it had been when the request came. A variant that is still missing may be filled under its
-    /// own name by whoever found that out from a fill, so it is named here too.
-    fn published_meanwhile(&self, is_variant_known: bool) -> Option<Meanwhile> {
+    /// The variant that this request asks for, where others are stored and it is not.
+    fn missing_variant(&self) -> Option<VariantKey> {
         let resource = self.gateway.store.peek(self.key.as_str())?;
         let heads = resource.variants.iter().map(|stored| &stored.head);
-        let Some(index) = policy::select(self.request.headers, heads) else {
-            let newest = resource.variants.first().filter(|_| !is_variant_known)?;
-            let variant = VariantKey::new(self.request.headers, &newest.head.headers);
-            return Some(Meanwhile::Other(variant));
-        };
+        let newest = resource.variants.first()?;
+        let is_missing = policy::select(self.request.headers, heads).is_none();
+        is_missing.then(|| VariantKey::new(self.request.headers, &newest.head.headers))
+    }
+
+    /// What can be reused by now as if it had been there when the request came.
+    fn published_meanwhile(&self) -> Option<(Arc<Resource>, usize, Reuse)> {
+        let resource = self.gateway.store.peek(self.key.as_str())?;
+        let heads = resource.variants.iter().map(|stored| &stored.head);
+        let index = policy::select(self.request.headers, heads)?;
         let stored = &resource.variants[index];
         let found = Lookup::of(&self.request, &stored.head, stored.body.len());
         let reuse = self.reuse(found)?;
-        Some(Meanwhile::Reusable(resource, index, reuse))
+        Some((resource, index, reuse))
     }
 
     fn hit(&self, resource: &Resource, stored: &StoredResponse, reuse: &Reuse) -> Reply {
@@ -544,7 +543,7 @@ pub(crate) fn behind(
         }
         None
     };
-    let Role::Start(fill) = gateway.fills.join(&gateway.store, target, look) else {
+    let Role::Start(fill) = gateway.fills.join(&gateway.store, target, None, look) else {
         return false;
     };
     let mut headers = request.headers().clone();

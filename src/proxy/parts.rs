@@ -304,7 +304,7 @@ pub(super) fn fill_behind(
         let mut variants = resource.variants.iter();
         variants.any(|stored| is_the_whole(stored)).then_some(())
     };
-    let Role::Start(fill) = gateway.fills.join(&gateway.store, target, look) else {
+    let Role::Start(fill) = gateway.fills.join(&gateway.store, target, None, look) else {
         return;
     };
     let mut headers = request.headers.clone();
