@@ -33,7 +33,8 @@ pub(super) struct Prepared {
     pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
 }
 
-/// A refused append that a failed commit may have left, and that is to be taken back. Its file is removed with this, unless it is kept.
+/// A refused append that a failed commit may have left, and that is to be taken back. Its file is removed with this, unless it
+/// is kept.
 pub(super) struct TakenBack {
     id: ItemId,
     file: Option<SpoolFile>,

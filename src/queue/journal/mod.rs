@@ -8,8 +8,8 @@
 //! a quarter of `queue.max_bytes`, for `queue.receipt_ttl`; 4 KiB of the body of an answer to a write that is parked or dead.
 //!
 //! Beside `queue.redb` ([`tables`]): `spool/` ([`spool`]), `queue.reserve` ([`space`]), `queue.marker` and `queue.pauses`
-//! ([`marker`]), and after damage `queue.redb.bad-<n>` and `spool.bad/` ([`salvage`]). Deliberately absent: what becomes of a write (replay's), and
-//! how many there may be (the index's).
+//! ([`marker`]), and after damage `queue.redb.bad-<n>` and `spool.bad/` ([`salvage`]). Deliberately absent: what becomes of a
+//! write (replay's), and how many there may be (the index's).
 
 mod backing;
 mod batch;

@@ -78,7 +78,8 @@ struct Salvage<'a> {
 
 /// Copies what can be read into a new database, and puts that in place.
 ///
-/// A record is one that `codec` proves: nothing else in the file is trusted. `noted` is how far the database had come, and what was paused, as far as is known.
+/// A record is one that `codec` proves: nothing else in the file is trusted. `noted` is how far the database had come, and what
+/// was paused, as far as is known.
 pub(super) fn salvage(
     backing: &Backing,
     codec: Codec,
