@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Config, Stats, StoreError,
+    absent::Absent,
     disk::{Backing, Disk, DiskError},
     id::Namer,
     labels::LabelIndex,
@@ -41,6 +42,7 @@ pub(super) struct Inner {
     pub(super) namer: Namer,
     pub(super) purges: Arc<PurgeLog>,
     pub(super) memory: Memory,
+    pub(super) absent: Absent,
     pub(super) pending: Pending,
     pub(super) queries: Queries,
     pub(super) labels: Arc<LabelIndex>,
@@ -110,6 +112,7 @@ impl Inner {
         );
         Self {
             memory: Memory::new(config.memory_bytes, behind, evictions),
+            absent: Absent::new(),
             namer,
             config,
             clock,

@@ -39,6 +39,12 @@ impl Inner {
         (self.disk.is_none() || resource.is_complete()).then_some(resource)
     }
 
+    /// Whether no tier has anything of `key`, as far as is known without the disk.
+    fn is_absent(&self, key: &CacheKey) -> bool {
+        let generation = self.memory.generation(key.as_str());
+        self.disk.is_none() || self.absent.is_noted(key.as_str(), generation)
+    }
+
     pub(super) async fn lookup(
         self: &Arc<Self>,
         key: &CacheKey,
@@ -47,7 +53,7 @@ impl Inner {
             if let Some(resource) = self.complete_in_memory(key) {
                 return Ok(Some(resource));
             }
-            if self.disk.is_none() {
+            if self.is_absent(key) {
                 return Ok(None);
             }
             let before = self.before(key);
@@ -89,6 +95,7 @@ impl Inner {
         before: Before,
         found: Result<Found, DiskError>,
     ) -> Result<Merged, StoreError> {
+        let has_nothing = found.as_ref().is_ok_and(Found::is_empty);
         let (found, error) = match found {
             Ok(found) => (found, None),
             Err(error) => (Found::default(), Some(error)),
@@ -127,6 +134,9 @@ impl Inner {
         let sources = [in_memory.unwrap_or_default(), overlay.puts, from_disk];
         let variants = merge_variants(sources);
         if variants.is_empty() {
+            if has_nothing && !self.pending.has(key) {
+                self.absent.note(key.as_str(), changing.generation());
+            }
             return match error {
                 // A tier that is closed has nothing: that is no news, and `Store::stats` says it.
                 None | Some(DiskError::Closed) => Ok(Merged::Done(None)),

@@ -12,6 +12,7 @@
 //!
 //! Locks, always in this order and never across an await: the purge log, a stripe of the memory tier, what is pending.
 
+mod absent;
 mod body;
 mod codec;
 mod compact;

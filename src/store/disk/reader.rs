@@ -33,6 +33,12 @@ pub(in crate::store) struct Found {
     pub(in crate::store) corrupt: Vec<Corrupt>,
 }
 
+impl Found {
+    pub(in crate::store) fn is_empty(&self) -> bool {
+        self.variants.is_empty() && self.corrupt.is_empty()
+    }
+}
+
 /// A stored response that is not what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::store) struct Corrupt {

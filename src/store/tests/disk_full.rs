@@ -340,3 +340,20 @@ async fn opening_repairs_nothing() {
         assert!(storage.reads() > before);
     }
 }
+
+#[tokio::test]
+async fn a_key_of_which_nothing_is_stored_is_looked_for_on_disk_once() {
+    let storage = FaultyStorage::default();
+    storage.set_uncached(true);
+    let fixture = open(Directory::temporary(), &storage).await;
+    let one = key("http://a.example/1");
+    assert!(fixture.lookup(&one).await.is_none());
+    let before = storage.reads();
+    assert!(fixture.lookup(&one).await.is_none());
+    assert_eq!(storage.reads(), before);
+
+    fixture.publish(&one, "one");
+    fixture.forget_memory().await;
+    assert_eq!(fixture.body(&one).await.unwrap(), b"one");
+    assert!(storage.reads() > before);
+}
