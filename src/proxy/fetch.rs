@@ -17,14 +17,15 @@ use super::{
     fill::{self, Fill, Outcome, Plan, Starter, Storing},
     parts::{self, Completing},
     problem::Problem,
+    question::{Answered, Question},
     request::Conditions,
     respond::{self, Content, Reply, count_stale},
     trailers,
 };
 use crate::{
     policy::{
-        self, CacheKey, Connectivity, Decision, Failure, Forward, ForwardReason, Lookup, Mode,
-        OnFailure, Reason, RequestHead, Reuse, Settings, StoredHead, VariantKey,
+        self, CacheKey, Connectivity, Decision, Failure, Forward, ForwardReason, Judgement, Lookup,
+        Mode, OnFailure, Reason, RequestHead, Reuse, Settings, StoredHead, VariantKey,
     },
     store::{Resource, StoredResponse},
     telemetry::RouteLabels,
@@ -111,10 +112,15 @@ impl Fetch<'_> {
             );
         }
         let shared = self.forward.collapse && !self.is_for_the_origin_alone();
-        let mut sharing = if shared {
-            Sharing::Join(None)
-        } else {
+        let mut sharing = if !shared {
             Sharing::Alone
+        } else if self.is_passed() {
+            match self.answer_for_itself().await {
+                Settled::Reply(reply) => return reply,
+                Settled::Again(again) => again,
+            }
+        } else {
+            Sharing::Join(None)
         };
         // First the fill of the key; if its answer is another variant, the fill of this one; if neither is for this
         // request, its own.
@@ -126,6 +132,57 @@ impl Fetch<'_> {
         }
         let detail = "the origin gave no answer that could be used";
         Reply::problem(Problem::new(Reason::UpstreamError, detail), self.arrival.id)
+    }
+
+    /// Whether the answer will be this request's alone, as the last one was its own request's.
+    fn is_passed(&self) -> bool {
+        let has_nothing = self.stored.is_none() && self.part.is_none();
+        has_nothing
+            && self
+                .gateway
+                .passes
+                .holds(self.key, self.gateway.clock.now())
+    }
+
+    /// Asks the origin without a fill. An answer that can be shared after all becomes one.
+    async fn answer_for_itself(&self) -> Settled {
+        // From before the question: what is purged while the answer is under way stays so.
+        let ticket = self.gateway.store.ticket();
+        let answered = match self.ask().await {
+            Ok(answered) => answered,
+            Err(failed) => return Settled::Reply(self.for_failure(&failed)),
+        };
+        let (status, head) = (answered.response.status(), answered.head());
+        let judgement = policy::judge(&self.request, &head, None, self.settings);
+        fill::note_whether_shared(self.gateway, self.key, &judgement, status);
+        if let Judgement::Pass(reason) = judgement {
+            return Settled::Reply(self.pass(answered.response, reason));
+        }
+        let fill = Fill::new(self.target(None), ticket);
+        let starter = fill::start(self.gateway, Arc::clone(&fill), self.plan(), Some(answered));
+        let outcome = fill.outcome().await;
+        let part = Part {
+            fill,
+            starter: Some(starter),
+            late: false,
+        };
+        self.settle(&part, outcome)
+    }
+
+    async fn ask(&self) -> Result<Answered, Failed> {
+        let effective = self.arrival.effective().ok_or_else(Failed::internal)?;
+        let upstream = effective.upstream(self.gateway);
+        let question = Question {
+            gateway: self.gateway,
+            upstream: &*upstream.ok_or_else(Failed::internal)?,
+            arrival: self.arrival,
+            effective,
+            headers: self.request.headers,
+            conditions: Conditions::Drop,
+            validated: None,
+            completing: None,
+        };
+        question.ask().await
     }
 
     /// A key whose origin failed a moment ago is not asked again while a stored response may stand in.
@@ -161,23 +218,20 @@ impl Fetch<'_> {
     }
 
     fn begin(&self, sharing: Sharing) -> Begun {
-        let target = |variant| Target {
-            key: self.key.clone(),
-            variant,
-            extent: Extent::Whole,
-        };
         let role = match sharing {
             Sharing::Join(variant) => {
                 let (fills, store) = (&self.gateway.fills, &self.gateway.store);
                 // Who had waited for another variant's fill fills its own by name.
                 let named = match variant {
-                    None => self.missing_variant().map(|variant| target(Some(variant))),
+                    None => self.missing_variant().map(|name| self.target(Some(name))),
                     Some(_) => None,
                 };
                 let look = || self.published_meanwhile();
-                fills.join(store, target(variant), named.as_ref(), look)
+                fills.join(store, self.target(variant), named.as_ref(), look)
             }
-            Sharing::Alone => Role::Start(Fill::new(target(None), self.gateway.store.ticket())),
+            Sharing::Alone => {
+                Role::Start(Fill::new(self.target(None), self.gateway.store.ticket()))
+            }
         };
         match role {
             Role::Found((resource, index, reuse)) => {
@@ -189,7 +243,7 @@ impl Fetch<'_> {
                 starter: None,
             }),
             Role::Start(fill) => {
-                let starter = fill::start(self.gateway, Arc::clone(&fill), self.plan());
+                let starter = fill::start(self.gateway, Arc::clone(&fill), self.plan(), None);
                 Begun::Part(Part {
                     fill,
                     starter: Some(starter),
@@ -206,6 +260,14 @@ impl Fetch<'_> {
         let newest = resource.variants.first()?;
         let is_missing = policy::select(self.request.headers, heads).is_none();
         is_missing.then(|| VariantKey::new(self.request.headers, &newest.head.headers))
+    }
+
+    fn target(&self, variant: Option<VariantKey>) -> Target {
+        Target {
+            key: self.key.clone(),
+            variant,
+            extent: Extent::Whole,
+        }
     }
 
     /// What can be reused by now as if it had been there when the request came.
@@ -566,6 +628,6 @@ pub(crate) fn behind(
         mode,
         _place: place,
     };
-    drop(fill::start(gateway, fill, plan));
+    drop(fill::start(gateway, fill, plan, None));
     true
 }

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tracing::debug;
 
@@ -26,23 +26,21 @@ use super::{
     Gateway,
     arrival::Arrival,
     collapse::Target,
-    effective::{Effective, Via},
+    effective::Via,
     failure::Failed,
     growing::{BrokenOff, Growing, Reader},
     keeping::{CopyError, Keeping, Whole},
-    outgoing::remove_hop_by_hop,
     parts::{self, Completing, Rest},
-    query::QueryContent,
+    question::{Answered, Question},
     request, trailers,
 };
 use crate::{
     policy::{
-        self, Extent, Failure, Judgement, Mode, Reason, RequestHead, ResponseHead, Settings,
-        StoredHead, Timestamp,
+        self, CacheKey, Extent, Failure, Judgement, Mode, Reason, RequestHead, Settings, StoredHead,
     },
     store::{Published, StoredResponse, Ticket},
     telemetry::OutcomeLabels,
-    upstream::{ResponseBody, Upstream},
+    upstream::ResponseBody,
 };
 
 /// A fill under way.
@@ -223,8 +221,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts a fill on the tracker.
-pub(crate) fn start(gateway: &Arc<Gateway>, fill: Arc<Fill>, plan: Plan) -> Starter {
+/// Starts a fill on the tracker. `early`: the origin has answered already.
+pub(crate) fn start(
+    gateway: &Arc<Gateway>,
+    fill: Arc<Fill>,
+    plan: Plan,
+    early: Option<Answered>,
+) -> Starter {
     let starter = Starter {
         fill: Arc::clone(&fill),
     };
@@ -237,7 +240,7 @@ pub(crate) fn start(gateway: &Arc<Gateway>, fill: Arc<Fill>, plan: Plan) -> Star
             gateway: Arc::clone(&gateway),
             fill: Arc::clone(&fill),
         };
-        run(&gateway, &fill, plan).await;
+        run(&gateway, &fill, plan, early).await;
         drop(guard);
     });
     starter
@@ -263,7 +266,7 @@ impl Drop for Guard {
     }
 }
 
-async fn run(gateway: &Arc<Gateway>, fill: &Arc<Fill>, plan: Plan) {
+async fn run(gateway: &Arc<Gateway>, fill: &Arc<Fill>, plan: Plan, mut early: Option<Answered>) {
     let Some(effective) = plan.arrival.effective() else {
         return;
     };
@@ -275,10 +278,24 @@ async fn run(gateway: &Arc<Gateway>, fill: &Arc<Fill>, plan: Plan) {
     let mut validate = plan.validate;
     let mut completing = plan.completing.as_ref();
     loop {
-        let asked = ask(gateway, &upstream, &plan, effective, validate, completing).await;
-        let mut answered = match asked {
-            Ok(answered) => answered,
-            Err(failed) => return failed_to_ask(gateway, fill, &plan, failed),
+        let mut answered = match early.take() {
+            Some(answered) => answered,
+            None => {
+                let question = Question {
+                    gateway,
+                    upstream: &upstream,
+                    arrival: &plan.arrival,
+                    effective,
+                    headers: &plan.headers,
+                    conditions: plan.conditions,
+                    validated: plan.stored.as_deref().filter(|_| validate),
+                    completing,
+                };
+                match question.ask().await {
+                    Ok(answered) => answered,
+                    Err(failed) => return failed_to_ask(gateway, fill, &plan, failed),
+                }
+            }
         };
         let stored = plan.stored.as_ref().map(|stored| &stored.head);
         let method = effective.method_of_fill();
@@ -308,70 +325,6 @@ async fn run(gateway: &Arc<Gateway>, fill: &Arc<Fill>, plan: Plan) {
             judgement => return settle(gateway, fill, &plan, &settings, judgement, answered).await,
         }
     }
-}
-
-/// An origin's answer, with the times around it.
-pub(super) struct Answered {
-    pub(super) response: Response<ResponseBody>,
-    request_time: Timestamp,
-    response_time: Timestamp,
-}
-
-impl Answered {
-    pub(super) fn head(&self) -> ResponseHead<'_> {
-        ResponseHead {
-            status: self.response.status(),
-            headers: self.response.headers(),
-            request_time: self.request_time,
-            response_time: self.response_time,
-        }
-    }
-}
-
-async fn ask(
-    gateway: &Gateway,
-    upstream: &Upstream,
-    plan: &Plan,
-    effective: &Effective,
-    validate: bool,
-    completing: Option<&Completing>,
-) -> Result<Answered, Failed> {
-    let mut headers = request::outgoing(
-        gateway,
-        &plan.arrival,
-        effective,
-        &plan.headers,
-        plan.conditions,
-        &effective.method_of_fill(),
-    );
-    if validate && let Some(stored) = &plan.stored {
-        policy::validation_headers(&mut headers, &stored.head);
-    }
-    if let Some(completing) = completing {
-        completing.ask(&mut headers);
-    }
-    if let Some(content) = &effective.content {
-        // It is here, whatever the client's connection was asked to wait for, or how it was framed.
-        headers.remove(header::EXPECT);
-        headers.insert(header::CONTENT_LENGTH, content.bytes().len().into());
-    }
-    let content = effective.content.as_ref().map(QueryContent::bytes);
-    let mut outgoing = Request::new(content.cloned().unwrap_or_default());
-    *outgoing.method_mut() = effective.method_of_fill();
-    *outgoing.uri_mut() = effective.uri().map_err(|_| Failed::internal())?;
-    *outgoing.headers_mut() = headers;
-    if let Some(interim) = &plan.arrival.interim {
-        interim.listen(&mut outgoing);
-    }
-    let request_time = gateway.clock.now();
-    let mut response = upstream.send_whole(outgoing).await.map_err(Failed::from)?;
-    let response_time = gateway.clock.now();
-    remove_hop_by_hop(response.headers_mut());
-    Ok(Answered {
-        response,
-        request_time,
-        response_time,
-    })
 }
 
 fn failed_to_ask(gateway: &Gateway, fill: &Fill, plan: &Plan, failed: Failed) {
@@ -411,6 +364,7 @@ async fn settle(
         return fill.came_to(Outcome::ErrorAnswer(status));
     }
     gateway.hold_down.succeeded(&fill.target.key);
+    note_whether_shared(gateway, &fill.target.key, &judgement, status);
     match judgement {
         Judgement::Store(head) => {
             count(gateway, plan, "replaced");
@@ -433,6 +387,22 @@ async fn settle(
         Judgement::AskUnconditionally | Judgement::ServeStale(_) => {
             hand_over(fill, answered.response, Reason::Status);
         }
+    }
+}
+
+/// What the next request for the key will want to know.
+pub(super) fn note_whether_shared(
+    gateway: &Gateway,
+    key: &CacheKey,
+    judgement: &Judgement,
+    status: StatusCode,
+) {
+    match judgement {
+        // Of an origin in trouble one answer at a time is enough.
+        Judgement::Pass(_) if !status.is_server_error() => {
+            gateway.passes.note(key, gateway.clock.now());
+        }
+        _ => gateway.passes.forget(key),
     }
 }
 

@@ -33,11 +33,13 @@ mod keeping;
 mod outgoing;
 mod own_paths;
 mod parts;
+mod passes;
 mod pipeline;
 mod post;
 mod problem;
 mod progress;
 mod query;
+mod question;
 mod ranges;
 mod refresh_ahead;
 mod refuse;
@@ -58,8 +60,8 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    access::AccessLog, collapse::Fills, hold_down::HoldDown, refresh_ahead::RefreshAhead,
-    routes::Routes,
+    access::AccessLog, collapse::Fills, hold_down::HoldDown, passes::Passes,
+    refresh_ahead::RefreshAhead, routes::Routes,
 };
 pub use self::{
     identity::Identity,
@@ -190,6 +192,7 @@ pub struct Gateway {
     admission: Admission,
     fills: Fills,
     hold_down: HoldDown,
+    passes: Passes,
     refresh_ahead: RefreshAhead,
     max_object_bytes: u64,
     in_flight_bytes: Arc<Semaphore>,
@@ -240,6 +243,7 @@ impl Gateway {
             limits: parts.limits,
             fills: Fills::default(),
             hold_down: HoldDown::default(),
+            passes: Passes::default(),
             refresh_ahead: RefreshAhead::new(parts.refresh_ahead_rate),
             max_object_bytes: parts.max_object_bytes,
             in_flight_bytes: Arc::new(Semaphore::new(

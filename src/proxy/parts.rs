@@ -19,8 +19,9 @@ use super::{
     access::RequestId,
     arrival::Arrival,
     collapse::{Extent, Role, Target},
-    fill::{self, Answered, Fill, Outcome, Plan, Storing},
+    fill::{self, Fill, Outcome, Plan, Storing},
     keeping::Keeping,
+    question::Answered,
     request::Conditions,
 };
 use crate::{
@@ -339,5 +340,5 @@ pub(super) fn fill_behind(
         _place: Some(place),
         arrival: arrival.clone(),
     };
-    drop(fill::start(gateway, fill, plan));
+    drop(fill::start(gateway, fill, plan, None));
 }

@@ -158,6 +158,38 @@ async fn followers_of_an_unstorable_answer_go_their_own_way_in_parallel() {
     }
 }
 
+/// Nobody waits for an answer that will be another's, once that is known of the URL.
+#[tokio::test]
+async fn a_url_whose_answers_are_not_shared_is_asked_for_by_each_at_once_until_one_is() {
+    let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+    let cue = Cue::new();
+    let hold = cue.clone();
+    origin.on_each("/a", move |_, nth| match nth {
+        0 => Reply::ok("0").cache_control("no-store"),
+        1..=5 => Reply::ok(format!("{nth}"))
+            .cache_control("no-store")
+            .held(&hold),
+        _ => Reply::ok("shared").cache_control("max-age=300"),
+    });
+    let url = origin.url("/a");
+    gateway.client.get(&url).await;
+    let mut clients = JoinSet::new();
+    for _ in 0..5 {
+        let (client, url) = (gateway.client.clone(), url.clone());
+        clients.spawn(async move { client.get(&url).await });
+    }
+    // All of them, while none is answered.
+    origin.sees("/a", 6).await;
+    cue.open();
+    for answer in clients.join_all().await {
+        answer.assert_says(&["fwd=uri-miss", "fwd-status=200", "detail=no-store"]);
+    }
+    let answer = gateway.client.get(&url).await;
+    answer.assert_says(&["fwd=uri-miss", "fwd-status=200", "stored"]);
+    assert_eq!(answer.body, b"shared");
+    gateway.client.get(&url).await.assert_says(&["hit"]);
+}
+
 #[tokio::test]
 async fn different_variants_do_not_share_a_body() {
     let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
