@@ -154,11 +154,11 @@ pub(crate) enum Url {
     Text(String),
 }
 
-impl fmt::Display for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Url {
+    fn as_str(&self) -> &str {
         match self {
-            Url::Key(key) => f.write_str(key.uri()),
-            Url::Text(text) => f.write_str(text),
+            Url::Key(key) => key.uri(),
+            Url::Text(text) => text,
         }
     }
 }
@@ -198,8 +198,8 @@ impl Drop for Record {
         info!(
             request_id = %self.id,
             client = self.client.map(tracing::field::display),
-            method = %self.method,
-            url = %self.url,
+            method = self.method.as_str(),
+            url = self.url.as_str(),
             route = self.route,
             status = self.status.as_u16(),
             cache = self.cache.as_str(),

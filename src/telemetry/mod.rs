@@ -3,6 +3,8 @@
 //! Metric labels come from configuration or closed enums only, so that their number is bounded. Every implicit upstream
 //! (one per forward-proxied authority) counts under the label `forward`.
 
+mod json;
+
 use std::{io::IsTerminal, num::NonZeroU32, sync::Arc};
 
 use prometheus_client::{
@@ -11,6 +13,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use tracing_subscriber::{EnvFilter, util::SubscriberInitExt};
+
+use self::json::JsonLines;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,13 +74,7 @@ pub fn start_logging(config: &Config) -> Result<(), Box<dyn std::error::Error + 
             .finish()
             .try_init()?;
     } else {
-        builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_target(false)
-            .finish()
-            .try_init()?;
+        builder.event_format(JsonLines).finish().try_init()?;
     }
     Ok(())
 }
