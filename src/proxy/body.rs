@@ -16,6 +16,8 @@ use crate::{upstream, upstream::BodyError};
 pub(crate) struct Body {
     source: Source,
     record: Option<Box<Record>>,
+    /// Why it broke off, until that is told.
+    broken: Option<BodyError>,
 }
 
 type Blocks = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
@@ -41,6 +43,7 @@ impl Body {
         Self {
             source: Source::Empty,
             record: None,
+            broken: None,
         }
     }
 
@@ -49,6 +52,7 @@ impl Body {
         Self {
             source: Source::Whole(bytes),
             record: None,
+            broken: None,
         }
     }
 
@@ -57,6 +61,7 @@ impl Body {
         Self {
             source: Source::Growing { reader, length },
             record: None,
+            broken: None,
         }
     }
 
@@ -71,6 +76,7 @@ impl Body {
                 remaining: length,
             },
             record: None,
+            broken: None,
         }
     }
 
@@ -79,6 +85,7 @@ impl Body {
         Self {
             source: Source::Upstream(Box::new(body)),
             record: None,
+            broken: None,
         }
     }
 
@@ -87,6 +94,7 @@ impl Body {
         Self {
             source: Source::Axum(body),
             record: None,
+            broken: None,
         }
     }
 
@@ -105,6 +113,9 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let polled = match &mut self.source {
             Source::Empty => Poll::Ready(None),
             Source::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
@@ -130,7 +141,15 @@ impl http_body::Body for Body {
         if let (Poll::Ready(frame), Some(record)) = (&polled, &mut self.record) {
             record.saw(frame.as_ref());
         }
-        polled
+        match polled {
+            // A body that fails has hyper drop what it has not written yet, perhaps even the head: that goes out first.
+            Poll::Ready(Some(Err(error))) => {
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            polled => polled,
+        }
     }
 
     fn is_end_stream(&self) -> bool {

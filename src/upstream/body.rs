@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
+    connection::InUse,
     error::{BodyError, StalledBody},
     permits::Permit,
 };
@@ -25,6 +26,7 @@ const BETWEEN_BYTES: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct ResponseBody {
     inner: Option<Incoming>,
+    connection: Option<InUse>,
     permit: Option<Permit>,
     stall: Option<StallTimer>,
     close_delimited: bool,
@@ -42,6 +44,7 @@ struct StallTimer {
 impl ResponseBody {
     pub(super) fn new(
         inner: Incoming,
+        connection: Option<InUse>,
         permit: Permit,
         method: &Method,
         head: &response::Parts,
@@ -50,14 +53,19 @@ impl ResponseBody {
         let has_body = *method != Method::HEAD && may_have_body(head.status);
         // HTTP/2 marks the end of every body.
         let is_delimited = head.version == Version::HTTP_2 || is_delimited(headers);
-        let permit = (!inner.is_end_stream()).then_some(permit);
-        Self {
+        let is_ended = inner.is_end_stream();
+        let mut body = Self {
             close_delimited: has_body && !is_delimited,
             transfer_coded: headers.contains_key(header::TRANSFER_ENCODING),
             stall: (!is_event_stream(headers)).then(StallTimer::new),
             inner: Some(inner),
-            permit,
+            connection,
+            permit: Some(permit),
+        };
+        if is_ended {
+            body.end();
         }
+        body
     }
 
     /// Whether the end of this body is marked by the close of the connection only.
@@ -70,8 +78,16 @@ impl ResponseBody {
         self.transfer_coded
     }
 
+    fn end(&mut self) {
+        self.permit = None;
+        if let Some(connection) = self.connection.take() {
+            connection.end();
+        }
+    }
+
     fn close(&mut self) {
         self.inner = None;
+        self.connection = None;
         self.permit = None;
     }
 }
@@ -88,7 +104,13 @@ impl Body for ResponseBody {
         let Some(inner) = &mut this.inner else {
             return Poll::Ready(None);
         };
-        let polled = Pin::new(inner).poll_frame(cx);
+        let mut polled = Pin::new(&mut *inner).poll_frame(cx);
+        if polled.is_pending()
+            && let Some(connection) = &mut this.connection
+        {
+            connection.poll_work(cx);
+            polled = Pin::new(inner).poll_frame(cx);
+        }
         if polled.is_pending() {
             let Some(stall) = &mut this.stall else {
                 return Poll::Pending;
@@ -102,8 +124,8 @@ impl Body for ResponseBody {
         }
         match ready!(polled) {
             Some(Ok(frame)) => {
-                if this.is_end_stream() {
-                    this.permit = None;
+                if this.is_end_stream() || frame.is_trailers() {
+                    this.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -112,7 +134,8 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Err(error.into())))
             }
             None => {
-                this.close();
+                this.inner = None;
+                this.end();
                 Poll::Ready(None)
             }
         }

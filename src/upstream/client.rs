@@ -40,15 +40,13 @@ use super::{
     dial::{self, Dialer},
     error::DialError,
     frames::{Streams, Watched},
+    idle::POOL_IDLE,
     tls,
     upload::Upload,
 };
 
-// Servers close idle connections after 5 s and more (Node's default); reuse of a closing one fails.
-const POOL_IDLE: Duration = Duration::from_secs(4);
-
 // Bounds the head of a response and the read buffer of a connection.
-const MAX_BUFFER_BYTES: usize = 128 * 1024;
+pub(super) const MAX_BUFFER_BYTES: usize = 128 * 1024;
 
 // What a response over HTTP/2 may send ahead: a quarter of a second's worth at 8 Mbit/s.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
@@ -309,17 +307,23 @@ impl Write for OriginStream {
     }
 }
 
-/// Runs the client's connection tasks. They are not on the application's tracker: each ends with the body it feeds or
-/// with the pool, and a drain waits for bodies, never for idle connections.
+/// Runs the tasks of connections. They are not on the application's tracker: each ends with the body it feeds or with the
+/// pool, and a drain waits for bodies, never for idle connections.
 #[derive(Clone, Copy, Debug)]
-struct ConnectionTasks;
+pub(super) struct ConnectionTasks;
+
+impl ConnectionTasks {
+    #[expect(clippy::disallowed_methods, reason = "see ConnectionTasks")]
+    pub(super) fn run(task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(task);
+    }
+}
 
 impl<F> hyper::rt::Executor<F> for ConnectionTasks
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    #[expect(clippy::disallowed_methods, reason = "see ConnectionTasks")]
     fn execute(&self, task: F) {
-        tokio::spawn(task);
+        Self::run(task);
     }
 }

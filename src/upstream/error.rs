@@ -5,7 +5,7 @@
 
 use std::{error::Error, io, iter, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{client::ConnectionHistory, content::ContentError};
+use super::{client::ConnectionHistory, connection::Unanswered, content::ContentError};
 
 /// An error of a body being copied.
 pub type BodyError = Box<dyn Error + Send + Sync>;
@@ -119,7 +119,7 @@ pub(super) struct UploadError;
 /// Marks the failure of a request that the origin has provably not executed.
 #[derive(Debug, thiserror::Error)]
 #[error("the request was not sent")]
-pub(super) struct Unsent(#[source] hyper_util::client::legacy::Error);
+pub(super) struct Unsent(#[source] BodyError);
 
 /// A response body that stood still.
 #[derive(Debug, thiserror::Error)]
@@ -156,7 +156,17 @@ pub(super) fn classify(
         }
     };
     let source = if is_unsent {
-        Unsent(error).into()
+        Unsent(error.into()).into()
+    } else {
+        error.into()
+    };
+    ForwardError::Broken { source }
+}
+
+/// An exchange without an answer, on a connection of our own, in terms of the seam.
+pub(super) fn from_unanswered(Unanswered { error, is_unsent }: Unanswered) -> ForwardError {
+    let source = if is_unsent {
+        Unsent(error.into()).into()
     } else {
         error.into()
     };

@@ -7,17 +7,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header, request};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use tokio::time::Instant;
 
 use super::{
     RequestBody,
     body::ResponseBody,
-    client::{ConnectionHistory, HttpClient, Pair, Protocols},
-    error::{ForwardError, InterimFlood, UnaskedUpgrade, classify, of_content},
+    client::Protocols,
+    error::ForwardError,
+    exchange::{Answer, Failure},
     group::{Origin, Upstream},
-    interim::Interims,
     permits::Permit,
     sending::Patience,
     upload::{Offer, Progress, Upload},
@@ -40,13 +38,6 @@ pub(super) enum Way {
     Twice,
     /// On a fresh one.
     Fresh,
-}
-
-/// An exchange without a response.
-struct Failure {
-    error: ForwardError,
-    /// Whether the connection had carried another response before.
-    reused_connection: bool,
 }
 
 impl Upstream {
@@ -104,10 +95,11 @@ impl Upstream {
         self.refuse_while_disconnected()?;
 
         let start = Instant::now();
-        let response = self.try_origins(&outgoing).await?;
+        let answer = self.try_origins(&outgoing).await?;
         self.reached();
-        self.stats.answered(response.status(), start.elapsed());
-        Ok(outgoing.wrap(response, permit))
+        self.stats
+            .answered(answer.response.status(), start.elapsed());
+        Ok(outgoing.wrap(answer, permit))
     }
 
     pub(super) fn refuse_while_disconnected(&self) -> Result<(), ForwardError> {
@@ -117,7 +109,7 @@ impl Upstream {
         }
     }
 
-    async fn try_origins(&self, outgoing: &Outgoing) -> Result<Response<Incoming>, ForwardError> {
+    async fn try_origins(&self, outgoing: &Outgoing) -> Result<Answer, ForwardError> {
         let mut failure = None;
         for origin in self.in_order() {
             match self.ask(origin, outgoing).await {
@@ -133,92 +125,16 @@ impl Upstream {
         Err(failure)
     }
 
-    async fn ask(
-        &self,
-        origin: &Origin,
-        outgoing: &Outgoing,
-    ) -> Result<Response<Incoming>, ForwardError> {
-        let clients = outgoing.clients(self);
-        let client = match outgoing.way {
-            Way::Pooled | Way::Twice => &clients.pooled,
-            Way::Fresh => &clients.fresh,
-        };
-        let first = self.exchange(client, origin, outgoing).await;
-        match first {
+    async fn ask(&self, origin: &Origin, outgoing: &Outgoing) -> Result<Answer, ForwardError> {
+        let way = outgoing.way;
+        match self.exchange(origin, outgoing, way == Way::Fresh).await {
             // The origin closed an idle connection just as we took it: nothing wrong with the origin.
             Err(failure) if outgoing.may_be_repeated_after(&failure) => self
-                .exchange(&clients.fresh, origin, outgoing)
+                .exchange(origin, outgoing, true)
                 .await
                 .map_err(|failure| failure.error),
             other => other.map_err(|failure| failure.error),
         }
-    }
-
-    async fn exchange(
-        &self,
-        client: &HttpClient,
-        origin: &Origin,
-        outgoing: &Outgoing,
-    ) -> Result<Response<Incoming>, Failure> {
-        let (mut request, progress) = outgoing.to(origin, self);
-        let mut captured = capture_connection(&mut request);
-        let interims = Interims::of(&mut request, &outgoing.head.extensions);
-        let result = self
-            .answer(client, request, &mut captured, &progress, &interims, origin)
-            .await;
-        let history = ConnectionHistory::of(&captured);
-        match result {
-            Ok(response) => {
-                history.inspect(ConnectionHistory::mark_used);
-                outgoing.check_upgrade(response)
-            }
-            Err(error) => Err(Failure {
-                error,
-                reused_connection: history.is_some_and(|history| history.was_used()),
-            }),
-        }
-    }
-
-    /// Waits for the head: for the connection under the connector's timers, then under the first-byte timer.
-    async fn answer(
-        &self,
-        client: &HttpClient,
-        request: Request<Upload>,
-        captured: &mut CaptureConnection,
-        progress: &Progress,
-        interims: &Interims,
-        origin: &Origin,
-    ) -> Result<Response<Incoming>, ForwardError> {
-        let mut response = client.request(request);
-        // Every branch may be dropped: an unfinished exchange is given up with its connection.
-        let early = tokio::select! {
-            biased;
-            result = &mut response => Some(result),
-            () = connected(captured) => None,
-            // Another request found out: nobody waits on a connect then.
-            () = self.link.disconnected() => return Err(ForwardError::Disconnected),
-        };
-        progress.restart();
-        let limit = self.first_byte_timeout;
-        let result = match early {
-            Some(result) => result,
-            None => tokio::select! {
-                biased;
-                result = &mut response => result,
-                () = progress.stalled_for(limit) => return Err(ForwardError::TimedOut { limit }),
-                () = interims.too_many() => {
-                    let source = InterimFlood.into();
-                    return Err(ForwardError::Broken { source });
-                }
-            },
-        };
-        result.map_err(|error| match progress.take_fault() {
-            Some(fault) => of_content(fault),
-            None => {
-                let history = ConnectionHistory::of(captured);
-                classify(error, &origin.authority, history.as_ref())
-            }
-        })
     }
 }
 
@@ -235,19 +151,16 @@ impl Outgoing {
         Self { head, body, way }
     }
 
-    fn clients<'a>(&self, upstream: &'a Upstream) -> &'a Pair {
-        if self.asks_for_an_upgrade() {
-            &upstream.clients.http1
-        } else {
-            &upstream.clients.any
-        }
-    }
-
-    fn asks_for_an_upgrade(&self) -> bool {
+    pub(super) fn asks_for_an_upgrade(&self) -> bool {
         self.head.headers.contains_key(header::UPGRADE)
     }
 
-    fn to(&self, origin: &Origin, upstream: &Upstream) -> (Request<Upload>, Arc<Progress>) {
+    /// For one attempt, with an absolute target.
+    pub(super) fn to(
+        &self,
+        origin: &Origin,
+        upstream: &Upstream,
+    ) -> (Request<Upload>, Arc<Progress>) {
         let first = upstream.first();
         let (upload, progress) = self.body.upload();
         let mut request = Request::new(upload);
@@ -275,32 +188,15 @@ impl Outgoing {
         self.way == Way::Twice && failure.reused_connection && self.body.is_repeatable()
     }
 
-    /// A 101 that nobody asked for would let the origin choose the protocol.
-    fn check_upgrade(&self, response: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
-        let switches = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
-        if switches && !self.asks_for_an_upgrade() {
-            let source = UnaskedUpgrade.into();
-            return Err(Failure {
-                error: ForwardError::Broken { source },
-                reused_connection: false,
-            });
-        }
-        Ok(response)
-    }
-
-    fn wrap(&self, response: Response<Incoming>, permit: Permit) -> Response<ResponseBody> {
-        let (mut head, body) = response.into_parts();
+    fn wrap(&self, answer: Answer, permit: Permit) -> Response<ResponseBody> {
+        let (mut head, body) = answer.response.into_parts();
         // A length beside a Transfer-Encoding says nothing, and is not passed on (RFC 9112 section 6.3).
         if head.headers.contains_key(header::TRANSFER_ENCODING) {
             head.headers.remove(header::CONTENT_LENGTH);
         }
-        let body = ResponseBody::new(body, permit, &self.head.method, &head);
+        let body = ResponseBody::new(body, answer.connection, permit, &self.head.method, &head);
         Response::from_parts(head, body)
     }
-}
-
-async fn connected(captured: &mut CaptureConnection) {
-    drop(captured.wait_for_connection_metadata().await);
 }
 
 fn replace_host(headers: &mut http::HeaderMap, first: &Origin, origin: &Origin) {

@@ -25,6 +25,7 @@ use super::{
     client::Clients,
     connectivity::{ConnectivityOverride, Link, Lost, Transition},
     error::ForwardError,
+    idle::Idle,
     permits::Permits,
     probe,
     stats::{Stats, UpstreamStatus},
@@ -78,6 +79,8 @@ pub(super) struct Origin {
     /// Without a trailing slash; empty for none.
     pub(super) base_path: String,
     held_until: Moment,
+    /// Connections to it, where it speaks HTTP/1.1 only.
+    pub(super) idle: Arc<Idle>,
 }
 
 /// A monotonic moment that can be set without a lock: milliseconds since the process's start.
@@ -263,6 +266,7 @@ impl Origin {
             authority: url.authority()?.clone(),
             base_path: url.path().trim_end_matches('/').to_owned(),
             held_until: Moment::default(),
+            idle: Arc::default(),
         })
     }
 
@@ -273,6 +277,7 @@ impl Origin {
             authority,
             base_path: String::new(),
             held_until: Moment::default(),
+            idle: Arc::default(),
         }
     }
 

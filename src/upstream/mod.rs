@@ -21,6 +21,7 @@ use rustls::pki_types::CertificateDer;
 
 mod registry;
 
+mod exchange;
 mod forward;
 mod group;
 mod sending;
@@ -30,9 +31,11 @@ mod probe;
 mod verify;
 
 mod client;
+mod connection;
 mod dial;
 mod filter;
 mod frames;
+mod idle;
 mod resolve;
 mod tls;
 

@@ -88,6 +88,11 @@ impl Offer {
         }
     }
 
+    /// Whether there is nothing to send.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.is_empty
+    }
+
     /// Whether another attempt would send the same, whatever an earlier one has read.
     pub(super) fn is_repeatable(&self) -> bool {
         self.is_empty || !matches!(self.source, Source::Once(_))

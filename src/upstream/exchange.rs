@@ -1,0 +1,233 @@
+//! One request and its answer on one connection, under the timers.
+//!
+//! Two ways: on a connection of our own, which the request drives itself (HTTP/1.1, see [`connection`]), and through the
+//! client library, for what may be HTTP/2 and for upgrades.
+//!
+//! [`connection`]: super::connection
+
+use std::{future::Future, sync::Arc};
+
+use http::{Request, Response, StatusCode, Uri, uri::PathAndQuery};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+
+use super::{
+    client::{ConnectionHistory, HttpClient, Protocols},
+    connection::{Connection, InUse},
+    error::{
+        ForwardError, InterimFlood, UnaskedUpgrade, classify, from_dial, from_unanswered,
+        of_content,
+    },
+    forward::Outgoing,
+    group::{Origin, Upstream},
+    interim::Interims,
+    upload::{Progress, Upload},
+};
+
+/// An answer whose body is still to come.
+pub(super) struct Answer {
+    pub(super) response: Response<Incoming>,
+    /// What it comes on, where that is ours to keep.
+    pub(super) connection: Option<InUse>,
+}
+
+/// An exchange without a response.
+pub(super) struct Failure {
+    pub(super) error: ForwardError,
+    /// Whether the connection had carried another response before.
+    pub(super) reused_connection: bool,
+}
+
+impl Upstream {
+    /// One exchange; `is_fresh`: on a connection that is opened for it, and closed after it.
+    pub(super) async fn exchange(
+        &self,
+        origin: &Origin,
+        outgoing: &Outgoing,
+        is_fresh: bool,
+    ) -> Result<Answer, Failure> {
+        let asks_for_an_upgrade = outgoing.asks_for_an_upgrade();
+        let answer = match self.clients.connector.protocols {
+            Protocols::Http1 if !asks_for_an_upgrade => {
+                self.exchange_alone(origin, outgoing, is_fresh).await?
+            }
+            _ => Box::pin(self.exchange_by_library(origin, outgoing, is_fresh)).await?,
+        };
+        // A 101 that nobody asked for would let the origin choose the protocol.
+        let switches = answer.response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if switches && !asks_for_an_upgrade {
+            let source = UnaskedUpgrade.into();
+            return Err(Failure::on_fresh(ForwardError::Broken { source }));
+        }
+        Ok(answer)
+    }
+
+    async fn exchange_alone(
+        &self,
+        origin: &Origin,
+        outgoing: &Outgoing,
+        is_fresh: bool,
+    ) -> Result<Answer, Failure> {
+        let idle = if is_fresh { None } else { origin.idle.take() };
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => {
+                let connected = Box::pin(self.connect(origin)).await;
+                connected.map_err(Failure::on_fresh)?
+            }
+        };
+        let reused_connection = connection.was_used();
+        let (mut request, progress) = outgoing.to(origin, self);
+        *request.uri_mut() = origin_form(request.uri());
+        let interims = Interims::of(&mut request, &outgoing.head.extensions);
+        progress.restart();
+        let sending = connection.send(request, !outgoing.body.is_empty());
+        let answered = self.in_time(sending, &progress, &interims).await;
+        let answered = answered.and_then(|sent| {
+            sent.map_err(|unanswered| match progress.take_fault() {
+                Some(fault) => of_content(fault),
+                None => from_unanswered(unanswered),
+            })
+        });
+        match answered {
+            Ok(response) => {
+                let home = (!is_fresh).then(|| Arc::clone(&origin.idle));
+                let connection = Some(InUse::new(connection, home));
+                Ok(Answer {
+                    response,
+                    connection,
+                })
+            }
+            Err(error) => Err(Failure {
+                error,
+                reused_connection,
+            }),
+        }
+    }
+
+    /// A connection, under the connector's timers.
+    async fn connect(&self, origin: &Origin) -> Result<Connection, ForwardError> {
+        let (scheme, authority) = (&origin.scheme, &origin.authority);
+        let stream = tokio::select! {
+            biased;
+            stream = self.clients.connector.connect(scheme, authority) => stream,
+            // Another request found out: nobody waits on a connect then.
+            () = self.link.disconnected() => return Err(ForwardError::Disconnected),
+        };
+        let stream = stream.map_err(|error| from_dial(error, authority))?;
+        let connection = Connection::new(stream).await;
+        connection.map_err(|error| ForwardError::Broken {
+            source: error.into(),
+        })
+    }
+
+    /// What `answering` comes to, under the first-byte timer.
+    async fn in_time<T>(
+        &self,
+        answering: impl Future<Output = T>,
+        progress: &Progress,
+        interims: &Interims,
+    ) -> Result<T, ForwardError> {
+        let limit = self.first_byte_timeout;
+        // Every branch may be dropped: an unfinished exchange is given up with its connection.
+        tokio::select! {
+            biased;
+            answered = answering => Ok(answered),
+            () = progress.stalled_for(limit) => Err(ForwardError::TimedOut { limit }),
+            () = interims.too_many() => {
+                let source = InterimFlood.into();
+                Err(ForwardError::Broken { source })
+            }
+        }
+    }
+
+    async fn exchange_by_library(
+        &self,
+        origin: &Origin,
+        outgoing: &Outgoing,
+        is_fresh: bool,
+    ) -> Result<Answer, Failure> {
+        let clients = if outgoing.asks_for_an_upgrade() {
+            &self.clients.http1
+        } else {
+            &self.clients.any
+        };
+        let client = if is_fresh {
+            &clients.fresh
+        } else {
+            &clients.pooled
+        };
+        let (mut request, progress) = outgoing.to(origin, self);
+        let mut captured = capture_connection(&mut request);
+        let interims = Interims::of(&mut request, &outgoing.head.extensions);
+        let result = self
+            .answer(client, request, &mut captured, &progress, &interims, origin)
+            .await;
+        let history = ConnectionHistory::of(&captured);
+        match result {
+            Ok(response) => {
+                history.inspect(ConnectionHistory::mark_used);
+                Ok(Answer {
+                    response,
+                    connection: None,
+                })
+            }
+            Err(error) => Err(Failure {
+                error,
+                reused_connection: history.is_some_and(|history| history.was_used()),
+            }),
+        }
+    }
+
+    /// Waits for the head: for the connection under the connector's timers, then under the first-byte timer.
+    async fn answer(
+        &self,
+        client: &HttpClient,
+        request: Request<Upload>,
+        captured: &mut CaptureConnection,
+        progress: &Progress,
+        interims: &Interims,
+        origin: &Origin,
+    ) -> Result<Response<Incoming>, ForwardError> {
+        let mut response = client.request(request);
+        let early = tokio::select! {
+            biased;
+            result = &mut response => Some(result),
+            () = connected(captured) => None,
+            // Another request found out: nobody waits on a connect then.
+            () = self.link.disconnected() => return Err(ForwardError::Disconnected),
+        };
+        progress.restart();
+        let result = match early {
+            Some(result) => result,
+            None => self.in_time(response, progress, interims).await?,
+        };
+        result.map_err(|error| match progress.take_fault() {
+            Some(fault) => of_content(fault),
+            None => {
+                let history = ConnectionHistory::of(captured);
+                classify(error, &origin.authority, history.as_ref())
+            }
+        })
+    }
+}
+
+impl Failure {
+    const fn on_fresh(error: ForwardError) -> Self {
+        Self {
+            error,
+            reused_connection: false,
+        }
+    }
+}
+
+/// The target as it is sent to an origin (RFC 9112 section 3.2.1).
+fn origin_form(target: &Uri) -> Uri {
+    let path = target.path_and_query().cloned();
+    path.unwrap_or_else(|| PathAndQuery::from_static("/"))
+        .into()
+}
+
+async fn connected(captured: &mut CaptureConnection) {
+    drop(captured.wait_for_connection_metadata().await);
+}
