@@ -33,7 +33,8 @@ pub enum Answer {
 /// Evaluates the client's own conditions against a stored response (RFC 9110 section 13.2.2). Conditions count only for
 /// a success: what would be answered with another status is answered with that (section 13.2.1).
 pub fn answer_conditionally(request: &RequestHead<'_>, stored: &StoredHead) -> Answer {
-    if !stored.status.is_success() {
+    // Few requests have any, and every hit asks.
+    if !stored.status.is_success() || !has_conditions(request.headers) {
         return Answer::Full;
     }
     if !matches_origin_conditions(request.headers, stored) {

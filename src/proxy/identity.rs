@@ -17,6 +17,8 @@ use crate::policy::CacheKey;
 #[derive(Clone)]
 pub struct Identity {
     id: String,
+    /// By the version of the request that is passed on: 1.0, 1.1, 2.0.
+    via: [HeaderValue; 3],
     secret: [u8; 32],
 }
 
@@ -57,9 +59,14 @@ impl Identity {
 
     fn from_bytes(bytes: &[u8]) -> Self {
         let (secret, id) = bytes.split_at(32);
-        let id = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let via = [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2].map(|version| {
+            let text = format!("{} hardtack ({id})", via_version(version));
+            HeaderValue::try_from(text).expect("a version and hexadecimal digits")
+        });
         Self {
             id,
+            via,
             secret: secret.try_into().expect("split at 32"),
         }
     }
@@ -152,8 +159,13 @@ impl Identity {
     /// The Via member for a request going upstream: it names this very gateway, so that a loop is found and a chain of
     /// two gateways is none.
     pub(crate) fn via_upstream(&self, received: Version) -> HeaderValue {
-        let text = format!("{} hardtack ({})", via_version(received), self.id);
-        HeaderValue::try_from(text).expect("a version and hexadecimal digits")
+        let [http_10, http_11, http_2] = &self.via;
+        let via = match received {
+            Version::HTTP_2 => http_2,
+            Version::HTTP_10 => http_10,
+            _ => http_11,
+        };
+        via.clone()
     }
 }
 

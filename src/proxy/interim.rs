@@ -32,11 +32,9 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures_util::task::AtomicWaker;
 use http::{HeaderMap, Request, StatusCode, Version, header};
-use tokio::{
-    io::AsyncWrite,
-    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
-};
+use tokio::io::AsyncWrite;
 
 use super::{identity::via_downstream, outgoing::remove_hop_by_hop};
 use crate::upstream;
@@ -50,33 +48,35 @@ const BYTES_MAX: usize = 16 * 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct Interim(Arc<Passing>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Passing {
-    // Bounded by the allowance.
-    heads: UnboundedSender<Bytes>,
-    allowance: Mutex<Allowance>,
+    // Looked at for every request, of which few have any: no lock for that.
+    has_any: AtomicBool,
+    waiting: Mutex<Passed>,
+    relay: AtomicWaker,
 }
 
-#[derive(Debug)]
-struct Allowance {
-    heads: usize,
+#[derive(Debug, Default)]
+struct Passed {
+    heads: Vec<Bytes>,
+    /// How many there have been, and their bytes.
+    heads_count: usize,
     bytes: usize,
+    /// Nobody waits for them any more.
+    is_over: bool,
 }
 
 /// Heads on their way to the request's future.
-pub(crate) type Heads = UnboundedReceiver<Bytes>;
+#[derive(Debug)]
+pub(crate) struct Heads(Arc<Passing>);
 
 /// Both ends, for a request that came by this version; `None` where it cannot have interim responses.
 pub(crate) fn channel(version: Version) -> Option<(Interim, Heads)> {
     if version != Version::HTTP_11 {
         return None;
     }
-    let (heads, receiver) = mpsc::unbounded_channel();
-    let allowance = Mutex::new(Allowance {
-        heads: HEADS_MAX,
-        bytes: BYTES_MAX,
-    });
-    Some((Interim(Arc::new(Passing { heads, allowance })), receiver))
+    let passing = Arc::new(Passing::default());
+    Some((Interim(Arc::clone(&passing)), Heads(passing)))
 }
 
 impl Interim {
@@ -92,20 +92,37 @@ impl Interim {
 impl Passing {
     fn take(&self, status: StatusCode, headers: &HeaderMap) {
         let passes = matches!(status.as_u16(), 102..=199);
-        let mut allowance = lock(&self.allowance);
-        if !passes || allowance.heads == 0 || self.heads.is_closed() {
+        let mut waiting = lock(&self.waiting);
+        if !passes || waiting.heads_count == HEADS_MAX || waiting.is_over {
             return;
         }
         let head = render(status, headers);
-        let Some(bytes) = allowance.bytes.checked_sub(head.len()) else {
+        let bytes = waiting.bytes + head.len();
+        if bytes > BYTES_MAX {
             return;
-        };
-        *allowance = Allowance {
-            heads: allowance.heads - 1,
-            bytes,
-        };
-        // The client may have gone meanwhile.
-        let _ = self.heads.send(head);
+        }
+        waiting.heads_count += 1;
+        waiting.bytes = bytes;
+        waiting.heads.push(head);
+        drop(waiting);
+        self.has_any.store(true, Ordering::Release);
+        self.relay.wake();
+    }
+}
+
+impl Heads {
+    /// What has come since the last time.
+    fn take(&self) -> Vec<Bytes> {
+        if !self.0.has_any.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        std::mem::take(&mut lock(&self.0.waiting).heads)
+    }
+}
+
+impl Drop for Heads {
+    fn drop(&mut self) {
+        lock(&self.0.waiting).is_over = true;
     }
 }
 
@@ -138,24 +155,21 @@ fn render(status: StatusCode, headers: &HeaderMap) -> Bytes {
 pub(crate) async fn relay<T>(
     heads: Option<Heads>,
     outbox: &Outbox,
-    work: impl Future<Output = T>,
+    mut work: Pin<&mut impl Future<Output = T>>,
 ) -> T {
-    let Some(mut heads) = heads else {
+    let Some(heads) = heads else {
         return work.await;
     };
-    tokio::pin!(work);
-    let answer = loop {
-        // Both may be dropped: what was received is in the outbox before anything is awaited again.
-        tokio::select! {
-            biased;
-            Some(head) = heads.recv() => outbox.push(&head),
-            answer = &mut work => break answer,
+    let answer = std::future::poll_fn(|cx| {
+        heads.0.relay.register(cx.waker());
+        let answer = work.as_mut().poll(cx);
+        // What came while it was polled, too: before the answer, or for the flush that follows.
+        for head in heads.take() {
+            outbox.push(&head);
         }
-    };
-    // What came before the answer, though both were seen at once.
-    while let Ok(head) = heads.try_recv() {
-        outbox.push(&head);
-    }
+        answer
+    })
+    .await;
     outbox.written().await;
     answer
 }
@@ -234,7 +248,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, task::Poll};
+    use std::{future::poll_fn, pin::pin, task::Poll};
 
     use futures_util::FutureExt;
     use http::{HeaderMap, HeaderValue, StatusCode, Version};
@@ -271,13 +285,15 @@ mod tests {
 
     #[test]
     fn only_interim_statuses_pass_that_hyper_does_not_send_itself() {
-        let (interim, mut heads) = channel(Version::HTTP_11).unwrap();
+        let (interim, heads) = channel(Version::HTTP_11).unwrap();
         for status in [100, 101, 102, 103, 104, 199, 200] {
             interim
                 .0
                 .take(StatusCode::from_u16(status).unwrap(), &HeaderMap::new());
         }
-        let passed: Vec<u16> = std::iter::from_fn(|| heads.try_recv().ok())
+        let passed: Vec<u16> = heads
+            .take()
+            .iter()
             .map(|head| std::str::from_utf8(&head[9..12]).unwrap().parse().unwrap())
             .collect();
         assert_eq!(passed, [102, 103, 104, 199]);
@@ -286,11 +302,11 @@ mod tests {
     #[test]
     fn a_flood_is_bounded_in_number_and_in_bytes() {
         let check = |headers: &HeaderMap, heads_max: usize| {
-            let (interim, mut heads) = channel(Version::HTTP_11).unwrap();
+            let (interim, heads) = channel(Version::HTTP_11).unwrap();
             for _ in 0..10_000 {
                 interim.0.take(StatusCode::from_u16(103).unwrap(), headers);
             }
-            let passed: Vec<_> = std::iter::from_fn(|| heads.try_recv().ok()).collect();
+            let passed = heads.take();
             assert_eq!(passed.len(), heads_max);
             assert!(passed.iter().map(bytes::Bytes::len).sum::<usize>() <= BYTES_MAX);
         };
@@ -313,11 +329,12 @@ mod tests {
         let (interim, heads) = channel(Version::HTTP_11).unwrap();
         let early_hints = StatusCode::from_u16(103).unwrap();
         let outbox = Outbox::default();
-        let mut answer = Box::pin(relay(Some(heads), &outbox, async {
+        let work = pin!(async {
             // In the same moment as the answer.
             interim.0.take(early_hints, &HeaderMap::new());
             "answer"
-        }));
+        });
+        let mut answer = Box::pin(relay(Some(heads), &outbox, work));
         assert!((&mut answer).now_or_never().is_none());
         assert!(outbox.waits());
 
@@ -342,7 +359,7 @@ mod tests {
     async fn what_comes_after_the_answer_is_dropped() {
         let (interim, heads) = channel(Version::HTTP_11).unwrap();
         let outbox = Outbox::default();
-        relay(Some(heads), &outbox, async {}).await;
+        relay(Some(heads), &outbox, pin!(async {})).await;
         interim
             .0
             .take(StatusCode::from_u16(103).unwrap(), &HeaderMap::new());

@@ -1,7 +1,8 @@
 //! Rebuilds heads on their way through: what concerns one connection only stays on it (RFC 9110 section 7.6.1).
 
-use std::net::IpAddr;
+use std::{fmt::Write as _, net::IpAddr};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -24,6 +25,9 @@ const X_FORWARDED: [HeaderName; 4] = [
     HeaderName::from_static("x-forwarded-proto"),
     HeaderName::from_static("x-forwarded-port"),
 ];
+
+/// Room for what most origins are told of a client.
+const FORWARDED_TYPICAL_BYTES: usize = 80;
 
 /// Fields that `Connection` cannot remove: a deliberate deviation from RFC 9110 section 7.6.1, because a client could
 /// otherwise strip what the origin, or this cache, relies on.
@@ -148,24 +152,32 @@ pub(crate) fn set_forwarded(
     host: Option<&HeaderValue>,
 ) {
     let Some(client) = client else { return };
-    let node = match client {
-        IpAddr::V4(address) => format!("for={address}"),
-        IpAddr::V6(address) => format!("for=\"[{address}]\""),
+    // One buffer for what both say: `for=ADDRESS;host="HOST";proto=http`, of which the address is the older field's value.
+    let (before, after) = match client {
+        IpAddr::V4(_) => ("for=", ""),
+        IpAddr::V6(_) => ("for=\"[", "]\""),
     };
-    let quoted = host
-        .and_then(|host| host.to_str().ok())
-        .map(|host| format!(";host=\"{host}\""))
-        .unwrap_or_default();
-    append(headers, FORWARDED, &format!("{node}{quoted};proto=http"));
-    append(headers, X_FORWARDED[0].clone(), &client.to_string());
+    let mut text = String::with_capacity(FORWARDED_TYPICAL_BYTES);
+    let written = write!(text, "{before}{client}");
+    let end_of_address = text.len();
+    text.push_str(after);
+    if let Some(host) = host.and_then(|host| host.to_str().ok()) {
+        text.extend([";host=\"", host, "\""]);
+    }
+    text.push_str(";proto=http");
+    debug_assert!(written.is_ok(), "a String takes everything");
+    let text = Bytes::from(text);
+    let address = text.slice(before.len()..end_of_address);
+    append(headers, FORWARDED, text);
+    append(headers, X_FORWARDED[0].clone(), address);
     if let Some(host) = host {
         headers.insert(X_FORWARDED[1].clone(), host.clone());
     }
     headers.insert(X_FORWARDED[2].clone(), HeaderValue::from_static("http"));
 }
 
-fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::try_from(value) {
+fn append(headers: &mut HeaderMap, name: HeaderName, value: Bytes) {
+    if let Ok(value) = HeaderValue::from_maybe_shared(value) {
         headers.append(name, value);
     }
 }

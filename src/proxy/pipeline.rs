@@ -13,7 +13,7 @@
 //!                                                     └─► problem 504
 //! ```
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -83,7 +83,7 @@ pub(crate) async fn answer(
     let unanswered = ending.unanswered();
     let reply = match (&arrival, problem) {
         (Some(arrival), _) => {
-            let going = go(&gateway, &peer, arrival, request);
+            let going = pin!(go(&gateway, &peer, arrival, request));
             interim::relay(heads, &peer.shared.interim, going).await
         }
         (None, problem) => {
@@ -94,6 +94,7 @@ pub(crate) async fn answer(
     unanswered.finish(reply, answering)
 }
 
+/// What is not a read is boxed: the future of a read, of which there are the most, would be as large as the largest of all.
 async fn go(
     gateway: &Arc<Gateway>,
     peer: &Peer,
@@ -104,17 +105,18 @@ async fn go(
         && let Some(route) = write::route_of(gateway, arrival, &request)
     {
         let request = request.map(|body| direct::upload(arrival, body));
-        return write::answer(gateway, peer, arrival, effective, route, request).await;
+        let answering = write::answer(gateway, peer, arrival, effective, route, request);
+        return Box::pin(answering).await;
     }
     match &arrival.destination {
-        Destination::Own => own(gateway, arrival, request).await,
+        Destination::Own => Box::pin(own(gateway, arrival, request)).await,
         Destination::Tunnel(_) | Destination::Upstream(_)
             if is_cut_off(gateway, arrival, &request) =>
         {
             cut_off(arrival)
         }
         Destination::Tunnel(authority) => {
-            tunnel::answer(gateway, peer, arrival, authority, request).await
+            Box::pin(tunnel::answer(gateway, peer, arrival, authority, request)).await
         }
         Destination::Upstream(effective) if may_be_stored(&request) => {
             let request = request.map(|body| direct::upload(arrival, body));
@@ -122,7 +124,7 @@ async fn go(
         }
         Destination::Upstream(effective) if is_query(&request) => {
             let request = request.map(|body| direct::upload(arrival, body));
-            query(gateway, peer, arrival, effective, request).await
+            Box::pin(query(gateway, peer, arrival, effective, request)).await
         }
         Destination::Upstream(effective) => {
             let request = request.map(|body| direct::upload(arrival, body));
@@ -132,7 +134,7 @@ async fn go(
             } else {
                 ForwardReason::Method
             };
-            unread(gateway, peer, arrival, effective, why, request).await
+            Box::pin(unread(gateway, peer, arrival, effective, why, request)).await
         }
     }
 }
@@ -250,16 +252,13 @@ async fn read(
 ) -> Reply {
     // What `Connection` takes off never reaches the origin, so it may not choose a variant either.
     remove_named(request.headers_mut());
-    let found = write::overlay(
-        gateway,
-        arrival,
-        effective,
-        request.method(),
-        request.headers(),
-    )
-    .await;
-    if let Some(reply) = found {
-        return reply;
+    if !gateway.queue.has_no_pending() {
+        let (method, headers) = (request.method(), request.headers());
+        let overlay = write::overlay(gateway, arrival, effective, method, headers);
+        // Boxed, because it is rare, and larger than what follows.
+        if let Some(reply) = Box::pin(overlay).await {
+            return reply;
+        }
     }
     let key = effective.cache_key();
     let resource = lookup(gateway, &key).await;
@@ -347,7 +346,7 @@ async fn read(
                 settings,
                 stored: stored.cloned(),
             };
-            direct.answer(request).await
+            Box::pin(direct.answer(request)).await
         }
     }
 }

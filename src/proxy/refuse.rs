@@ -44,6 +44,10 @@ pub(crate) fn has_body<B: Body>(request: &Request<B>) -> bool {
 /// Whether a segment of the path is `.` or `..`, in any spelling that an origin may take for one: percent-encoded, or
 /// with parameters behind it (`..;x`). Such a path can leave the part of the origin that a route or a base path names.
 pub(crate) fn has_dot_segments(path: &str) -> bool {
+    // Most paths have neither, and every request asks.
+    if !path.bytes().any(|byte| byte == b'.' || byte == b'%') {
+        return false;
+    }
     path.split('/').any(|segment| {
         let name = segment.split(';').next().unwrap_or_default();
         let after = without_dot(name);
@@ -122,7 +126,7 @@ fn is_target(host: &HeaderValue, target: &Uri) -> bool {
 
 /// `uri-host [":" port]` (RFC 9110 section 7.2). Empty is allowed: a target without authority has an empty Host.
 fn is_host(host: &[u8]) -> bool {
-    if host.is_empty() {
+    if host.is_empty() || is_plain_host(host) {
         return true;
     }
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte);
@@ -143,6 +147,21 @@ fn is_host(host: &[u8]) -> bool {
         Some(number) => !number.starts_with('+') && authority.port_u16().is_some(),
     };
     !authority.host().is_empty() && has_good_port
+}
+
+/// What nearly every client sends, told without the parser: letters, digits, dots and hyphens, and perhaps a port.
+fn is_plain_host(host: &[u8]) -> bool {
+    let end = host.iter().position(|byte| *byte == b':');
+    let (name, port) = host.split_at(end.unwrap_or(host.len()));
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    // Four digits are a port whatever they are.
+    let has_plain_port = match port {
+        [] => true,
+        [_, digits @ ..] => {
+            (1..=4).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit)
+        }
+    };
+    !name.is_empty() && has_plain_port && name.iter().all(is_plain)
 }
 
 fn check_target<B>(request: &Request<B>) -> Result<(), Problem> {

@@ -49,9 +49,6 @@ pub(crate) async fn overlay(
     method: &Method,
     headers: &HeaderMap,
 ) -> Option<Reply> {
-    if gateway.queue.has_no_pending() {
-        return None;
-    }
     let key = effective.cache_key();
     let principal = principal(gateway, headers, arrival.client);
     let stored = stored(gateway, effective, headers);
