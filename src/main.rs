@@ -18,6 +18,9 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let ended = match Arguments::parse().into_command() {
         Command::Run(arguments) => run(&arguments),
