@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Reads of the disk tier at the same time. More would only queue at the disk, each with a thread.
-const READS_MAX: usize = 64;
+const READS_MAX: usize = 16;
 
 /// How often the use of a stored response is reported to the disk tier, where only the order of use matters.
 const REPORT_INTERVAL_MILLIS: u64 = 10 * 60 * 1_000;
