@@ -142,7 +142,8 @@ impl http_body::Body for Body {
             record.saw(frame.as_ref());
         }
         match polled {
-            // A body that fails has hyper drop what it has not written yet, perhaps even the head: that goes out first.
+            // A body that fails has hyper drop what it has not written yet, perhaps even the head: that goes out first, as
+            // far as the client takes it at once.
             Poll::Ready(Some(Err(error))) => {
                 self.broken = Some(error);
                 cx.waker().wake_by_ref();
@@ -153,6 +154,9 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
+        if self.broken.is_some() {
+            return false;
+        }
         match &self.source {
             Source::Empty => true,
             Source::Whole(bytes) => bytes.is_empty(),

@@ -141,7 +141,7 @@ impl Fetch<'_> {
             && self
                 .gateway
                 .passes
-                .holds(self.key, self.gateway.clock.now())
+                .holds(self.key, self.request.headers, self.gateway.clock.now())
     }
 
     /// Asks the origin without a fill. An answer that can be shared after all becomes one.
@@ -154,12 +154,14 @@ impl Fetch<'_> {
         };
         let (status, head) = (answered.response.status(), answered.head());
         let judgement = policy::judge(&self.request, &head, None, self.settings);
-        fill::note_whether_shared(self.gateway, self.key, &judgement, status);
+        let headers = self.request.headers;
+        fill::note_whether_shared(self.gateway, self.key, headers, &judgement, status);
         if let Judgement::Pass(reason) = judgement {
             return Settled::Reply(self.pass(answered.response, reason));
         }
         let fill = Fill::new(self.target(None), ticket);
-        let starter = fill::start(self.gateway, Arc::clone(&fill), self.plan(), Some(answered));
+        let plan = self.plan(true);
+        let starter = fill::start(self.gateway, Arc::clone(&fill), plan, Some(answered));
         let outcome = fill.outcome().await;
         let part = Part {
             fill,
@@ -218,6 +220,7 @@ impl Fetch<'_> {
     }
 
     fn begin(&self, sharing: Sharing) -> Begun {
+        let is_shared = matches!(sharing, Sharing::Join(_));
         let role = match sharing {
             Sharing::Join(variant) => {
                 let (fills, store) = (&self.gateway.fills, &self.gateway.store);
@@ -243,7 +246,8 @@ impl Fetch<'_> {
                 starter: None,
             }),
             Role::Start(fill) => {
-                let starter = fill::start(self.gateway, Arc::clone(&fill), self.plan(), None);
+                let plan = self.plan(is_shared);
+                let starter = fill::start(self.gateway, Arc::clone(&fill), plan, None);
                 Begun::Part(Part {
                     fill,
                     starter: Some(starter),
@@ -295,7 +299,7 @@ impl Fetch<'_> {
         }
     }
 
-    fn plan(&self) -> Plan {
+    fn plan(&self, is_shared: bool) -> Plan {
         let completing = (self.forward.why == ForwardReason::Partial)
             .then(|| {
                 Completing::of(
@@ -321,6 +325,7 @@ impl Fetch<'_> {
             part: self.part.clone(),
             completing,
             mode: self.mode,
+            is_shared,
             _place: None,
         }
     }
@@ -626,6 +631,7 @@ pub(crate) fn behind(
         part: None,
         completing: None,
         mode,
+        is_shared: false,
         _place: place,
     };
     drop(fill::start(gateway, fill, plan, None));

@@ -112,6 +112,8 @@ pub(crate) struct Plan {
     pub(crate) completing: Option<Completing>,
     /// The mode in force.
     pub(crate) mode: Mode,
+    /// Whether others may have its answer, if that lets them.
+    pub(crate) is_shared: bool,
     /// Its place among those that nobody asked for, held until it has ended.
     pub(crate) _place: Option<OwnedSemaphorePermit>,
 }
@@ -364,7 +366,9 @@ async fn settle(
         return fill.came_to(Outcome::ErrorAnswer(status));
     }
     gateway.hold_down.succeeded(&fill.target.key);
-    note_whether_shared(gateway, &fill.target.key, &judgement, status);
+    if plan.is_shared {
+        note_whether_shared(gateway, &fill.target.key, &plan.headers, &judgement, status);
+    }
     match judgement {
         Judgement::Store(head) => {
             count(gateway, plan, "replaced");
@@ -394,15 +398,17 @@ async fn settle(
 pub(super) fn note_whether_shared(
     gateway: &Gateway,
     key: &CacheKey,
+    headers: &HeaderMap,
     judgement: &Judgement,
     status: StatusCode,
 ) {
+    let is_in_trouble = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
     match judgement {
         // Of an origin in trouble one answer at a time is enough.
-        Judgement::Pass(_) if !status.is_server_error() => {
-            gateway.passes.note(key, gateway.clock.now());
+        Judgement::Pass(_) if !is_in_trouble => {
+            gateway.passes.note(key, headers, gateway.clock.now());
         }
-        _ => gateway.passes.forget(key),
+        _ => gateway.passes.forget(key, headers),
     }
 }
 

@@ -337,6 +337,7 @@ pub(super) fn fill_behind(
         part: Some(Arc::clone(part)),
         completing,
         mode,
+        is_shared: false,
         _place: Some(place),
         arrival: arrival.clone(),
     };

@@ -8,6 +8,7 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
+use http::{HeaderMap, header};
 
 use crate::policy::{CacheKey, Timestamp};
 
@@ -37,9 +38,9 @@ impl Default for Passes {
 }
 
 impl Passes {
-    /// An answer for `key` could not be shared.
-    pub(crate) fn note(&self, key: &CacheKey, now: Timestamp) {
-        let (slot, hash) = self.slot(key);
+    /// An answer for `key` could not be shared, though the request would have let it be.
+    pub(crate) fn note(&self, key: &CacheKey, headers: &HeaderMap, now: Timestamp) {
+        let (slot, hash) = self.slot(key, headers);
         slot.store(
             hash | (seconds(now) + HOLDS_SECS) & UNTIL_MASK,
             Ordering::Relaxed,
@@ -47,24 +48,26 @@ impl Passes {
     }
 
     /// An answer for `key` could be shared.
-    pub(crate) fn forget(&self, key: &CacheKey) {
-        let (slot, hash) = self.slot(key);
+    pub(crate) fn forget(&self, key: &CacheKey, headers: &HeaderMap) {
+        let (slot, hash) = self.slot(key, headers);
         if slot.load(Ordering::Relaxed) & !UNTIL_MASK == hash {
             slot.store(0, Ordering::Relaxed);
         }
     }
 
     /// Whether the last answer for `key` could not be shared, and that was not long ago.
-    pub(crate) fn holds(&self, key: &CacheKey, now: Timestamp) -> bool {
-        let (slot, hash) = self.slot(key);
+    pub(crate) fn holds(&self, key: &CacheKey, headers: &HeaderMap, now: Timestamp) -> bool {
+        let (slot, hash) = self.slot(key, headers);
         let noted = slot.load(Ordering::Relaxed);
         let left = (noted & UNTIL_MASK).wrapping_sub(seconds(now)) & UNTIL_MASK;
         // A clock that was set back holds nothing for longer.
         noted & !UNTIL_MASK == hash && (1..=HOLDS_SECS).contains(&left)
     }
 
-    fn slot(&self, key: &CacheKey) -> (&AtomicU64, u64) {
-        let hash = self.hasher.hash_one(key.as_str());
+    /// Who sends a cookie has a slot of his own: an answer to him may be his, and the others' one for all.
+    fn slot(&self, key: &CacheKey, headers: &HeaderMap) -> (&AtomicU64, u64) {
+        let has_cookie = headers.contains_key(header::COOKIE);
+        let hash = self.hasher.hash_one((key.as_str(), has_cookie));
         let slot = usize::try_from(hash % SLOTS as u64).unwrap_or_default();
         (&self.slots[slot], hash & !UNTIL_MASK)
     }
@@ -76,6 +79,8 @@ fn seconds(at: Timestamp) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, HeaderValue, header};
+
     use super::Passes;
     use crate::policy::{CacheKey, Timestamp};
 
@@ -84,16 +89,20 @@ mod tests {
         let passes = Passes::default();
         let [one, other] = ["http://a/1", "http://a/2"].map(CacheKey::from_text);
         let at = |secs: i64| Timestamp::from_secs(1_700_000_000 + secs);
-        assert!(!passes.holds(&one, at(0)));
-        passes.note(&one, at(0));
-        assert!(passes.holds(&one, at(0)) && passes.holds(&one, at(119)));
-        assert!(!passes.holds(&one, at(120)) && !passes.holds(&one, at(-1)));
-        assert!(!passes.holds(&other, at(0)));
-        passes.note(&one, at(100));
-        assert!(passes.holds(&one, at(219)));
-        passes.forget(&other);
-        assert!(passes.holds(&one, at(100)));
-        passes.forget(&one);
-        assert!(!passes.holds(&one, at(100)));
+        let (none, mut cookie) = (HeaderMap::new(), HeaderMap::new());
+        cookie.insert(header::COOKIE, HeaderValue::from_static("a=1"));
+        let holds = |key, secs| passes.holds(key, &none, at(secs));
+        assert!(!holds(&one, 0));
+        passes.note(&one, &none, at(0));
+        assert!(holds(&one, 0) && holds(&one, 119));
+        assert!(!holds(&one, 120) && !holds(&one, -1));
+        assert!(!holds(&other, 0) && !passes.holds(&one, &cookie, at(0)));
+        passes.note(&one, &none, at(100));
+        assert!(holds(&one, 219));
+        passes.forget(&other, &none);
+        passes.forget(&one, &cookie);
+        assert!(holds(&one, 100));
+        passes.forget(&one, &none);
+        assert!(!holds(&one, 100));
     }
 }

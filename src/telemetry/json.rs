@@ -60,6 +60,10 @@ impl<'a, W: Write> Fields<'a, W> {
     }
 
     fn member(&mut self, field: &Field, value: impl FnOnce(&mut W) -> fmt::Result) {
+        // Where a line of the `log` crate was written in a library's source.
+        if field.name().starts_with("log.") {
+            return;
+        }
         let writer = &mut *self.writer;
         let write = || {
             writer.write_str(",\"")?;

@@ -79,16 +79,25 @@ impl ResponseBody {
     }
 
     fn end(&mut self) {
-        self.permit = None;
         if let Some(connection) = self.connection.take() {
             connection.end();
         }
+        // Whoever waits for it finds the connection.
+        self.permit = None;
     }
 
     fn close(&mut self) {
         self.inner = None;
         self.connection = None;
         self.permit = None;
+    }
+}
+
+/// Of an answer that nobody reads to its end, what is here already is passed over, and the connection is good for another.
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        self.inner = None;
+        self.end();
     }
 }
 

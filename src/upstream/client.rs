@@ -33,7 +33,10 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
 };
 use rustls::ClientConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    runtime::Handle,
+};
 use tower_service::Service;
 
 use super::{
@@ -313,9 +316,11 @@ impl Write for OriginStream {
 pub(super) struct ConnectionTasks;
 
 impl ConnectionTasks {
-    #[expect(clippy::disallowed_methods, reason = "see ConnectionTasks")]
+    /// Outside a runtime, where a body may be dropped, there is nothing left to do.
     pub(super) fn run(task: impl Future<Output = ()> + Send + 'static) {
-        tokio::spawn(task);
+        if let Ok(runtime) = Handle::try_current() {
+            drop(runtime.spawn(task));
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 
 use super::{
-    client::{ConnectionHistory, HttpClient, Protocols},
+    client::{ConnectionHistory, ConnectionTasks, HttpClient, Protocols},
     connection::{Connection, InUse},
     error::{
         ForwardError, InterimFlood, UnaskedUpgrade, classify, from_dial, from_unanswered,
@@ -72,7 +72,7 @@ impl Upstream {
         let mut connection = match idle {
             Some(connection) => connection,
             None => {
-                let connected = Box::pin(self.connect(origin)).await;
+                let connected = Box::pin(self.connect(origin, is_fresh)).await;
                 connected.map_err(Failure::on_fresh)?
             }
         };
@@ -105,20 +105,35 @@ impl Upstream {
         }
     }
 
-    /// A connection, under the connector's timers.
-    async fn connect(&self, origin: &Origin) -> Result<Connection, ForwardError> {
-        let (scheme, authority) = (&origin.scheme, &origin.authority);
-        let stream = tokio::select! {
+    /// A connection, under the connector's timers: a new one, or unless `is_fresh` one that becomes free meanwhile. The new
+    /// one is then there for whoever comes next.
+    async fn connect(&self, origin: &Origin, is_fresh: bool) -> Result<Connection, ForwardError> {
+        let (connector, authority) = (self.clients.connector.clone(), origin.authority.clone());
+        let scheme = origin.scheme.clone();
+        let mut dialling = Box::pin(async move {
+            let stream = connector.connect(&scheme, &authority).await;
+            let stream = stream.map_err(|error| from_dial(error, &authority))?;
+            let connection = Connection::new(stream).await;
+            connection.map_err(|error| ForwardError::Broken {
+                source: error.into(),
+            })
+        });
+        // Every branch may be dropped: of a dial nothing has come yet.
+        tokio::select! {
             biased;
-            stream = self.clients.connector.connect(scheme, authority) => stream,
+            connected = &mut dialling => connected,
+            connection = origin.idle.freed(), if !is_fresh => {
+                let idle = Arc::clone(&origin.idle);
+                ConnectionTasks::run(async move {
+                    if let Ok(connection) = dialling.await {
+                        idle.put(connection);
+                    }
+                });
+                Ok(connection)
+            }
             // Another request found out: nobody waits on a connect then.
-            () = self.link.disconnected() => return Err(ForwardError::Disconnected),
-        };
-        let stream = stream.map_err(|error| from_dial(error, authority))?;
-        let connection = Connection::new(stream).await;
-        connection.map_err(|error| ForwardError::Broken {
-            source: error.into(),
-        })
+            () = self.link.disconnected() => Err(ForwardError::Disconnected),
+        }
     }
 
     /// What `answering` comes to, under the first-byte timer.

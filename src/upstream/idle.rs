@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 
 use super::{client::ConnectionTasks, connection::Connection};
 
@@ -21,6 +24,8 @@ const CONNECTIONS_MAX: usize = 4_096;
 #[derive(Default)]
 pub(super) struct Idle {
     waiting: Mutex<Waiting>,
+    /// Told of one that has become free.
+    freed: Notify,
 }
 
 #[derive(Default)]
@@ -42,6 +47,16 @@ impl Idle {
         }
     }
 
+    /// The next connection that becomes free.
+    pub(super) async fn freed(&self) -> Connection {
+        loop {
+            self.freed.notified().await;
+            if let Some(connection) = self.take() {
+                return connection;
+            }
+        }
+    }
+
     /// Keeps a connection for whoever comes next; one too many is closed.
     pub(super) fn put(self: &Arc<Self>, connection: Connection) {
         let mut waiting = self.waiting();
@@ -49,6 +64,7 @@ impl Idle {
             return;
         }
         waiting.connections.push((Instant::now(), connection));
+        self.freed.notify_one();
         if !waiting.is_watched {
             waiting.is_watched = true;
             ConnectionTasks::run(Arc::clone(self).close_what_waits_too_long());
@@ -57,7 +73,8 @@ impl Idle {
 
     async fn close_what_waits_too_long(self: Arc<Self>) {
         loop {
-            sleep(POOL_IDLE).await;
+            let oldest = self.waiting().connections.first().map(|(since, _)| *since);
+            sleep_until(oldest.unwrap_or_else(Instant::now) + POOL_IDLE).await;
             let mut waiting = self.waiting();
             let old = waiting
                 .connections

@@ -190,6 +190,40 @@ async fn a_url_whose_answers_are_not_shared_is_asked_for_by_each_at_once_until_o
     gateway.client.get(&url).await.assert_says(&["hit"]);
 }
 
+/// What one client may not share says nothing of what the others may.
+#[tokio::test]
+async fn a_request_that_can_be_shared_with_nobody_leaves_the_others_waiting_for_one_answer() {
+    for (name, value) in [
+        ("cache-control", "no-store"),
+        ("authorization", "Bearer a"),
+        ("cookie", "a=1"),
+        ("range", "bytes=0-0,2-2"),
+    ] {
+        let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
+        let cue = Cue::new();
+        let hold = cue.clone();
+        origin.on_each("/a", move |_, nth| match nth {
+            0 => Reply::ok("own").cache_control("private"),
+            _ => Reply::ok("shared").cache_control("max-age=300").held(&hold),
+        });
+        let url = origin.url("/a");
+        let asked = Request::get(&url).header(name, value);
+        let own = gateway.client.ask(asked).await;
+        assert_eq!(own.body, b"own", "{name}");
+        let mut clients = JoinSet::new();
+        for _ in 0..5 {
+            let (client, url) = (gateway.client.clone(), url.clone());
+            clients.spawn(async move { client.get(&url).await });
+        }
+        origin.sees("/a", 2).await;
+        cue.open();
+        for answer in clients.join_all().await {
+            assert_eq!(answer.body, b"shared", "{name}");
+        }
+        assert_eq!(origin.seen_at("/a").len(), 2, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn different_variants_do_not_share_a_body() {
     let (origin, gateway) = (Origin::start().await, Gateway::start("").await);
