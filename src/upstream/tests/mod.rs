@@ -2,6 +2,7 @@
 
 mod addresses;
 mod bodies;
+mod connections;
 mod exchanges;
 mod http2;
 mod outages;

@@ -1,0 +1,72 @@
+//! Connections to an origin that are driven by the requests that use them.
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::mpsc,
+    task::JoinSet,
+};
+
+use super::{
+    super::RequestBody,
+    support::{Bench, OK, Origin, Reply, get, read, read_head, request},
+};
+
+#[tokio::test(start_paused = true)]
+async fn content_is_sent_to_its_end_though_the_answer_came_before() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut origin = JoinSet::new();
+    origin.spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_head(&mut stream).await.unwrap();
+        stream.write_all(OK.as_bytes()).await.unwrap();
+        let mut content = [0; 4];
+        stream.read_exact(&mut content).await.unwrap();
+        content
+    });
+    let bench = Bench::of(vec![url.parse().unwrap()]);
+    let (sender, receiver) = mpsc::channel::<Bytes>(1);
+    let frames = stream::unfold(receiver, async |mut receiver| {
+        Some((Ok(Frame::data(receiver.recv().await?)), receiver))
+    });
+    let asked = request(&bench.api(), "POST", "/")
+        .header("content-length", "4")
+        .body(RequestBody::new(StreamBody::new(Box::pin(frames))))
+        .unwrap();
+    let answer = read(bench.api().send(asked).await.unwrap()).await;
+    assert_eq!(answer, (200, "ok".to_owned()));
+    sender.send(Bytes::from_static(b"late")).await.unwrap();
+    assert_eq!(origin.join_next().await.unwrap().unwrap(), *b"late");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_reads_leaves_its_connection_if_it_is_here() {
+    let origin = Origin::always(Reply::Answer(OK)).await;
+    let bench = Bench::of(vec![origin.url()]);
+    for path in ["/1", "/2"] {
+        let answer = bench.api().send(get(&bench.api(), path)).await.unwrap();
+        drop(answer);
+    }
+    assert_eq!(bench.get("/3").await.unwrap(), (200, "ok".to_owned()));
+    assert_eq!(origin.accepted(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_reads_closes_its_connection_if_it_is_still_to_come() {
+    const HALF: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha";
+    let origin = Origin::new(|connection, _| match connection {
+        0 => Reply::Silence(HALF),
+        _ => Reply::Answer(OK),
+    })
+    .await;
+    let bench = Bench::of(vec![origin.url()]);
+    let answer = bench.api().send(get(&bench.api(), "/1")).await.unwrap();
+    drop(answer);
+    assert_eq!(bench.get("/2").await.unwrap(), (200, "ok".to_owned()));
+    assert_eq!(origin.accepted(), 2);
+}
