@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 
 use super::{
-    client::{ConnectionHistory, ConnectionTasks, HttpClient, Protocols},
+    client::{ConnectionHistory, HttpClient, Protocols},
     connection::{Connection, InUse},
     error::{
         ForwardError, InterimFlood, UnaskedUpgrade, classify, from_dial, from_unanswered,
@@ -123,12 +123,7 @@ impl Upstream {
             biased;
             connected = &mut dialling => connected,
             connection = origin.idle.freed(), if !is_fresh => {
-                let idle = Arc::clone(&origin.idle);
-                ConnectionTasks::run(async move {
-                    if let Ok(connection) = dialling.await {
-                        idle.put(connection);
-                    }
-                });
+                origin.idle.finish(async { dialling.await.ok() });
                 Ok(connection)
             }
             // Another request found out: nobody waits on a connect then.

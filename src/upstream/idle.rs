@@ -1,9 +1,13 @@
 //! The idle connections to one origin, the youngest taken first.
 //!
-//! Bounds: [`CONNECTIONS_MAX`], each for [`POOL_IDLE`]; a task closes what has waited longer, and ends when nothing waits.
+//! Bounds: [`DIALS_MAX`] dials that nobody waits for any more, and [`CONNECTIONS_MAX`] connections, each for [`POOL_IDLE`]; a
+//! task closes what has waited longer, and ends when nothing waits.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,12 +24,17 @@ pub(super) const POOL_IDLE: Duration = Duration::from_secs(4);
 /// A new one is opened only when none waits, so there are hardly more than permits, of which more would be unusual.
 const CONNECTIONS_MAX: usize = 4_096;
 
+/// Dials that are finished for whoever comes next. An origin that does not accept would otherwise have one of every request
+/// that was served by another's connection.
+const DIALS_MAX: usize = 64;
+
 /// Idle connections.
 #[derive(Default)]
 pub(super) struct Idle {
     waiting: Mutex<Waiting>,
     /// Told of one that has become free.
     freed: Notify,
+    dials: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -55,6 +64,24 @@ impl Idle {
                 return connection;
             }
         }
+    }
+
+    /// Finishes a dial that nobody waits for any more, unless too many are under way.
+    pub(super) fn finish(
+        self: &Arc<Self>,
+        dialling: impl Future<Output = Option<Connection>> + Send + 'static,
+    ) {
+        if self.dials.fetch_add(1, Ordering::Relaxed) >= DIALS_MAX {
+            self.dials.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let idle = Arc::clone(self);
+        ConnectionTasks::run(async move {
+            if let Some(connection) = dialling.await {
+                idle.put(connection);
+            }
+            idle.dials.fetch_sub(1, Ordering::Relaxed);
+        });
     }
 
     /// Keeps a connection for whoever comes next; one too many is closed.

@@ -1,5 +1,7 @@
 //! Connections to an origin that are driven by the requests that use them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::stream;
 use http_body::Frame;
@@ -40,6 +42,8 @@ async fn content_is_sent_to_its_end_though_the_answer_came_before() {
         .unwrap();
     let answer = read(bench.api().send(asked).await.unwrap()).await;
     assert_eq!(answer, (200, "ok".to_owned()));
+    // Longer than a connection is waited for that is to be used again.
+    tokio::time::advance(Duration::from_secs(10)).await;
     sender.send(Bytes::from_static(b"late")).await.unwrap();
     assert_eq!(origin.join_next().await.unwrap().unwrap(), *b"late");
 }
