@@ -1,0 +1,1 @@
+"""Counts the instructions of requests; see ../README.md."""
