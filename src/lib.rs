@@ -26,3 +26,7 @@ pub mod cli;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+
+#[cfg(feature = "benchmarks")]
+#[doc(hidden)]
+pub mod benchmarks;

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Each module and the modules of ours that it may use: only what stands above it.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("policy", &["fuzzing"]),
     ("clock", &["policy"]),
     ("modes", &["policy"]),
@@ -62,6 +62,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ),
     // Calls the targets in their modules, which share its reading of inputs.
     ("fuzzing", &["policy", "store", "proxy"]),
+    ("benchmarks", &["policy", "store", "proxy"]),
     ("app", EVERYTHING),
     ("cli", EVERYTHING),
     ("main", EVERYTHING),

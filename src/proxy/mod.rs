@@ -8,6 +8,8 @@
 
 mod access;
 mod arrival;
+#[cfg(feature = "benchmarks")]
+pub(crate) mod benchmarks;
 mod body;
 mod cache_status;
 mod collapse;

@@ -13,6 +13,8 @@
 //! Locks, always in this order and never across an await: the purge log, a stripe of the memory tier, what is pending.
 
 mod absent;
+#[cfg(feature = "benchmarks")]
+pub(crate) mod benchmarks;
 mod body;
 mod codec;
 mod compact;
