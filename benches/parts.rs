@@ -177,11 +177,7 @@ static FILLED: LazyLock<Filled> = LazyLock::new(|| {
 });
 
 fn request(headers: &HeaderMap) -> RequestHead<'_> {
-    RequestHead {
-        method: &Method::GET,
-        headers,
-        has_body: false,
-    }
+    RequestHead::new(&Method::GET, headers, false)
 }
 
 fn request_fields() -> HeaderMap {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Method, header::AUTHORIZATION};
+use http::{HeaderMap, Method};
 
 use super::{
-    CacheKind, Freshness, Mode, Reason, Settings, StoredHead, Timestamp,
+    CacheKind, FieldSet, Freshness, Mode, Reason, Settings, StoredHead, Timestamp,
     directives::RequestDirectives,
-    ranges::{Selection, is_ranged, select_bytes},
+    ranges::{Selection, select_bytes},
     stale::{Window, needs_validation, reuse_within},
-    validation::{has_conditions, has_origin_conditions, sends_validators},
+    validation::sends_validators,
 };
 
 /// The request, as far as the policy reads it.
@@ -22,6 +22,34 @@ pub struct RequestHead<'a> {
     /// Whether it has a body that is not part of its key, as the content of a QUERY is (a GET with one is neither answered
     /// from nor put into the store).
     pub has_body: bool,
+    fields: FieldSet,
+}
+
+impl<'a> RequestHead<'a> {
+    /// From its parts; `has_body` is for a body that is not part of the key.
+    pub fn new(method: &'a Method, headers: &'a HeaderMap, has_body: bool) -> Self {
+        Self {
+            method,
+            headers,
+            has_body,
+            fields: FieldSet::of(headers),
+        }
+    }
+
+    /// Without a body; `fields` are those of `headers`, which were looked through before.
+    pub const fn of_fields(method: &'a Method, headers: &'a HeaderMap, fields: FieldSet) -> Self {
+        Self {
+            method,
+            headers,
+            has_body: false,
+            fields,
+        }
+    }
+
+    /// Whether it has any of these fields.
+    pub(super) const fn has(&self, fields: FieldSet) -> bool {
+        self.fields.has(fields)
+    }
 }
 
 /// What the store has for the key.
@@ -147,7 +175,7 @@ pub fn decide(
 ) -> Decision {
     let question = Question {
         request,
-        client: RequestDirectives::in_force(request.headers, settings),
+        client: RequestDirectives::in_force(request, settings),
         out_of_reach: out_of_reach(connectivity, mode),
         mode,
         settings,
@@ -211,7 +239,7 @@ impl Question<'_> {
             validate: false,
             collapse: is_read(self.request)
                 && self.may_share_a_fill()
-                && !has_conditions(self.request.headers),
+                && !self.request.has(FieldSet::CONDITIONS),
             fill_behind: why == ForwardReason::Partial && self.may_fill_behind(),
         })
     }
@@ -233,7 +261,7 @@ impl Question<'_> {
     fn fresh(&self, head: &StoredHead, freshness: &Freshness) -> Option<Reuse> {
         let allowed = freshness.is_fresh()
             && !needs_validation(head)
-            && !has_origin_conditions(self.request.headers)
+            && !self.request.has(FieldSet::ORIGIN_CONDITIONS)
             && self.is_satisfied(head, freshness);
         allowed.then(|| Reuse {
             validate_ahead: self.is_worth_refreshing(freshness),
@@ -257,7 +285,7 @@ impl Question<'_> {
         if let Some(why) = self.out_of_reach {
             return self.instead_of_the_origin(head, freshness, why);
         }
-        if has_origin_conditions(self.request.headers) {
+        if self.request.has(FieldSet::ORIGIN_CONDITIONS) {
             return None;
         }
         match self.mode {
@@ -323,7 +351,7 @@ impl Question<'_> {
 
     fn ask(&self, head: &StoredHead, freshness: &Freshness) -> Decision {
         let validate = sends_validators(self.request, head);
-        let own_conditions = !validate && has_conditions(self.request.headers);
+        let own_conditions = !validate && self.request.has(FieldSet::CONDITIONS);
         Decision::Forward(Forward {
             why: if freshness.is_fresh() && !needs_validation(head) {
                 ForwardReason::Request
@@ -360,22 +388,21 @@ impl Question<'_> {
 
     /// Whether the whole may be fetched for a request that wants a range of it. A metered link is left alone.
     fn may_fill_behind(&self) -> bool {
-        is_ranged(self.request.headers)
+        self.request.has(FieldSet::RANGE)
             && self.may_share_the_whole()
             && matches!(self.mode, Mode::Auto | Mode::Online)
     }
 
     /// Whether a fill for this request can serve others: it wants the whole, and may share it.
     fn may_share_a_fill(&self) -> bool {
-        !is_ranged(self.request.headers) && self.may_share_the_whole()
+        !self.request.has(FieldSet::RANGE) && self.may_share_the_whole()
     }
 
     /// Whether the whole, fetched for this request, can serve others: nobody asked to have it validated anew, and in a
     /// shared cache it is not for a credential, which as a rule turns out not to be shareable.
     fn may_share_the_whole(&self) -> bool {
-        let headers = self.request.headers;
         let personal =
-            self.settings.kind == CacheKind::Shared && headers.contains_key(AUTHORIZATION);
+            self.settings.kind == CacheKind::Shared && self.request.has(FieldSet::AUTHORIZATION);
         self.request.method != Method::HEAD
             && !self.client.no_cache
             && !self.client.no_store

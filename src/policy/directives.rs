@@ -13,7 +13,7 @@ use sfv::{BareItem, Dictionary, ListEntry, Parser};
 use smallvec::SmallVec;
 
 use super::{
-    ClientCacheControl, Settings,
+    ClientCacheControl, FieldSet, RequestHead, Settings,
     fields::{DELTA_SECONDS_MAX, all_members, delta_seconds, members, unquoted},
 };
 
@@ -73,10 +73,12 @@ pub(super) struct CacheFields {
 
 impl RequestDirectives {
     /// The directives that count: none where the operator ignores what clients say about caching.
-    pub(super) fn in_force(headers: &HeaderMap, settings: &Settings) -> Self {
-        match settings.client_cache_control {
-            ClientCacheControl::Honor => Self::parse(headers),
-            ClientCacheControl::Ignore => Self::default(),
+    pub(super) fn in_force(request: &RequestHead<'_>, settings: &Settings) -> Self {
+        let honored = settings.client_cache_control == ClientCacheControl::Honor;
+        if honored && request.has(FieldSet::CACHE_DIRECTIVES) {
+            Self::parse(request.headers)
+        } else {
+            Self::default()
         }
     }
 

@@ -472,10 +472,7 @@ pub(crate) fn policy(input: &[u8]) {
         method(&second),
         Timestamp::from_secs(number(&second, "x-now")),
     );
-    let asked = RequestHead {
-        method: &method,
-        ..get(&second)
-    };
+    let asked = RequestHead::new(&method, &second, false);
     let decision = decide(
         &asked,
         Lookup::Stored(&head),
@@ -520,11 +517,7 @@ pub(crate) fn policy(input: &[u8]) {
 }
 
 fn get(headers: &HeaderMap) -> RequestHead<'_> {
-    RequestHead {
-        method: &Method::GET,
-        headers,
-        has_body: false,
-    }
+    RequestHead::new(&Method::GET, headers, false)
 }
 
 fn response(headers: &HeaderMap, at_secs: i64) -> ResponseHead<'_> {

@@ -123,7 +123,7 @@ fn judge_error(
     settings: &Settings,
 ) -> Judgement {
     if is_outage(response.status) {
-        let client = RequestDirectives::in_force(request.headers, settings);
+        let client = RequestDirectives::in_force(request, settings);
         let now = response.response_time;
         let reuse = reuse_if_error(stored, &client, settings, now, Reason::StaleIfError);
         if let Some(reuse) = reuse {
@@ -174,7 +174,7 @@ fn stand_in(
     settings: &Settings,
     now: Timestamp,
 ) -> Option<Reuse> {
-    let client = RequestDirectives::in_force(request.headers, settings);
+    let client = RequestDirectives::in_force(request, settings);
     let within = |window, why| {
         let freshness = stored.freshness(settings, now);
         reuse_within(window, stored, &freshness, settings, why)
@@ -198,6 +198,6 @@ pub fn while_held_down(
     if !is_read(request) {
         return None;
     }
-    let client = RequestDirectives::in_force(request.headers, settings);
+    let client = RequestDirectives::in_force(request, settings);
     reuse_if_error(stored, &client, settings, now, Reason::HeldDown)
 }

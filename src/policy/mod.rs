@@ -10,6 +10,7 @@ mod date;
 mod decide;
 mod directives;
 mod entity_tag;
+mod field_set;
 mod fields;
 mod freshen;
 mod freshness;
@@ -42,6 +43,7 @@ pub use decide::{
     is_read_method,
 };
 pub use directives::forbids_storing;
+pub use field_set::FieldSet;
 pub use freshen::{HeadEffect, head_effect, updated_fields};
 pub use freshness::{Freshness, Terms};
 pub use invalidation::{InvalidationTargets, invalidates, invalidates_groups, may_have_changed};

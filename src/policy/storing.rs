@@ -6,24 +6,23 @@
 use http::{
     HeaderMap, HeaderName, Method, StatusCode,
     header::{
-        AUTHORIZATION, CONNECTION, CONTENT_LOCATION, DATE, ETAG, PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, CONTENT_LOCATION, DATE, ETAG, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+        SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CacheKey, CacheKind, CookiePolicy, Overridable, Reason, RequestHead, ResponseHead, Settings,
-    Terms, Timestamp, VariantKey,
+    CacheKey, CacheKind, CookiePolicy, FieldSet, Overridable, Reason, RequestHead, ResponseHead,
+    Settings, Terms, Timestamp, VariantKey,
     date::format_http_date,
     directives::{CacheFields, RequestDirectives, ResponseDirectives},
     entity_tag::EntityTag,
     fields::has_media_type,
     freshness::is_heuristically_cacheable,
     invalidation::same_origin_target,
-    ranges::{ContentRange, is_ranged},
+    ranges::ContentRange,
     stale::forbids_stale_reuse,
-    validation::has_origin_conditions,
 };
 
 /// Fields that are never stored (RFC 9111 section 3.1), besides the ones a `Connection` field names. `Trailer` is one,
@@ -136,13 +135,13 @@ fn answers_less_than_a_get(
     // Ranges are defined for GET (RFC 9110 section 14.2), so a part of an answer to a QUERY is nobody else's.
     let is_part = || {
         request.method == Method::GET
-            && is_ranged(request.headers)
+            && request.has(FieldSet::RANGE)
             && ContentRange::of(response.headers).is_some()
     };
     match response.status {
         StatusCode::PARTIAL_CONTENT if !is_part() => Some(Reason::Partial),
-        StatusCode::RANGE_NOT_SATISFIABLE if is_ranged(request.headers) => Some(Reason::Partial),
-        StatusCode::PRECONDITION_FAILED if has_origin_conditions(request.headers) => {
+        StatusCode::RANGE_NOT_SATISFIABLE if request.has(FieldSet::RANGE) => Some(Reason::Partial),
+        StatusCode::PRECONDITION_FAILED if request.has(FieldSet::ORIGIN_CONDITIONS) => {
             Some(Reason::Status)
         }
         _ => None,
@@ -165,14 +164,14 @@ pub(super) fn judge_fields(
     response: &ResponseHead<'_>,
     settings: &Settings,
 ) -> Storing {
-    if RequestDirectives::in_force(request.headers, settings).no_store {
+    if RequestDirectives::in_force(request, settings).no_store {
         return Storing::No(Reason::NoStore);
     }
     if has_media_type(response.headers, b"text/event-stream") {
         return Storing::No(Reason::EventStream);
     }
     let fields = CacheFields::parse(response.headers, &settings.targeted_fields);
-    let authorized = request.headers.contains_key(AUTHORIZATION);
+    let authorized = request.has(FieldSet::AUTHORIZATION);
     if let Some(reason) = forbidden(response.status, authorized, &fields.directives, settings) {
         return Storing::No(reason);
     }
@@ -285,7 +284,7 @@ impl StoredHead {
             request_time: response.request_time,
             response_time: response.response_time,
             variant: variant(request.headers, &headers, &terms, settings),
-            authorized: request.headers.contains_key(AUTHORIZATION),
+            authorized: request.has(FieldSet::AUTHORIZATION),
             sets_cookie: headers.contains_key(SET_COOKIE),
             mark: Mark::None,
             headers,

@@ -13,7 +13,7 @@ use http::{
 };
 
 use super::{
-    RequestHead, ResponseHead, StoredHead, Timestamp,
+    FieldSet, RequestHead, ResponseHead, StoredHead, Timestamp,
     date::http_date,
     decide::is_read_method,
     entity_tag::{EntityTag, any_matches},
@@ -34,7 +34,7 @@ pub enum Answer {
 /// a success: what would be answered with another status is answered with that (section 13.2.1).
 pub fn answer_conditionally(request: &RequestHead<'_>, stored: &StoredHead) -> Answer {
     // Few requests have any, and every hit asks.
-    if !stored.status.is_success() || !has_conditions(request.headers) {
+    if !stored.status.is_success() || !request.has(FieldSet::CONDITIONS) {
         return Answer::Full;
     }
     if !matches_origin_conditions(request.headers, stored) {
@@ -69,21 +69,9 @@ pub fn validation_headers(headers: &mut HeaderMap, stored: &StoredHead) {
     }
 }
 
-/// Whether the request carries conditions of its own.
-pub(super) fn has_conditions(headers: &HeaderMap) -> bool {
-    headers.contains_key(IF_NONE_MATCH)
-        || headers.contains_key(IF_MODIFIED_SINCE)
-        || has_origin_conditions(headers)
-}
-
-/// Whether the request carries conditions that only the origin may evaluate.
-pub(super) fn has_origin_conditions(headers: &HeaderMap) -> bool {
-    headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE)
-}
-
 /// Whether a forward of this request carries the validators of `stored` in place of the client's conditions.
 pub(super) fn sends_validators(request: &RequestHead<'_>, stored: &StoredHead) -> bool {
-    stored.terms.has_validator && !has_origin_conditions(request.headers)
+    stored.terms.has_validator && !request.has(FieldSet::ORIGIN_CONDITIONS)
 }
 
 /// Whether a 304 speaks of `stored`, whose validators were sent (RFC 9111 section 4.3.4). One without any validator does:

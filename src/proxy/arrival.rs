@@ -20,7 +20,7 @@ use super::{
     refuse,
     routes::{Asked, host_matches, names_literally},
 };
-use crate::policy::{Reason, Settings};
+use crate::policy::{FieldSet, Reason, Settings};
 
 /// Paths that belong to the gateway, whatever the host.
 pub(crate) const OWN_PATHS: &str = "/.well-known/hardtack/";
@@ -86,18 +86,20 @@ impl Arrival {
     }
 }
 
-/// Lets a request in and finds out where it goes, or says why not.
+/// Lets a request with these `fields` in and finds out where it goes, or says why not.
 pub(crate) fn arrive<B: Body>(
     gateway: &Gateway,
     peer: &Peer,
     request: &Request<B>,
+    fields: FieldSet,
 ) -> Result<Destined, Problem> {
     refuse::check(
         request,
+        fields,
         gateway.limits.max_head_bytes,
         peer.shared.saw_ambiguity(),
     )?;
-    if gateway.identity.has_seen(request.headers()) {
+    if fields.has(FieldSet::VIA) && gateway.identity.has_seen(request.headers()) {
         return Err(Problem::new(
             Reason::LoopDetected,
             "Via names this gateway already",
@@ -112,7 +114,7 @@ pub(crate) fn arrive<B: Body>(
         return tunnel(gateway, peer, request);
     }
     match addressed(peer, request) {
-        Addressed::Reverse(authority) => reverse(gateway, request, &authority),
+        Addressed::Reverse(authority) => reverse(gateway, request, authority),
         Addressed::Forward(scheme, authority) => forward(gateway, peer, request, scheme, authority),
     }
 }
@@ -120,12 +122,12 @@ pub(crate) fn arrive<B: Body>(
 /// The route that gives the policy, and where the request goes.
 pub(crate) type Destined = (Option<usize>, Destination);
 
-enum Addressed {
-    Reverse(String),
+enum Addressed<'a> {
+    Reverse(&'a str),
     Forward(Scheme, Authority),
 }
 
-fn addressed<B>(peer: &Peer, request: &Request<B>) -> Addressed {
+fn addressed<'a, B>(peer: &Peer, request: &'a Request<B>) -> Addressed<'a> {
     // Inside a tunnel, origin-form is meant for the authority that the CONNECT named.
     if let Some(pinned) = &peer.pinned {
         return Addressed::Forward(Scheme::HTTP, pinned.clone());
@@ -136,17 +138,16 @@ fn addressed<B>(peer: &Peer, request: &Request<B>) -> Addressed {
             .get(header::HOST)
             .and_then(|host| host.to_str().ok())
             .unwrap_or_default()
-            .to_owned()
     };
     match (request.uri().scheme(), request.uri().authority()) {
         // In HTTP/2 every request has an authority; it says no more than Host does.
         (_, Some(authority)) if request.version() == Version::HTTP_2 => {
-            Addressed::Reverse(authority.to_string())
+            Addressed::Reverse(authority.as_str())
         }
         (Some(scheme), Some(authority)) if !peer.is_own_listener(authority) => {
             Addressed::Forward(scheme.clone(), authority.clone())
         }
-        (_, Some(authority)) => Addressed::Reverse(authority.to_string()),
+        (_, Some(authority)) => Addressed::Reverse(authority.as_str()),
         (_, None) => Addressed::Reverse(host()),
     }
 }

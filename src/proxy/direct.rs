@@ -56,11 +56,7 @@ impl<'a> Direct<'a> {
         let upgrade = requested_upgrade(&request);
         let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let (method, headers) = (request.method().clone(), request.headers().clone());
-        let asked = RequestHead {
-            method: &method,
-            headers: &headers,
-            has_body: has_body(&request),
-        };
+        let asked = RequestHead::new(&method, &headers, has_body(&request));
         let attempt = self.begin(&method);
         let Direct {
             gateway,
@@ -154,7 +150,7 @@ impl<'a> Direct<'a> {
             gateway: self.gateway,
             key: self.effective.cache_key(),
             route: match &self.effective.via {
-                Via::Upstream(name) => route.map(|route| (route, name.as_str())),
+                Via::Upstream(upstream) => route.map(|route| (route, upstream.name())),
                 Via::Forward => None,
             },
             method,
@@ -296,7 +292,7 @@ async fn send(
     request: Request<RequestBody>,
     upgrade: Option<&HeaderValue>,
 ) -> Result<Response<ResponseBody>, Failed> {
-    let upstream = effective.upstream(gateway).ok_or_else(Failed::internal)?;
+    let upstream = effective.upstream(gateway);
     let (head, body) = request.into_parts();
     let mut headers = request::outgoing(
         gateway,

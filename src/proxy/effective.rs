@@ -36,7 +36,7 @@ pub(crate) struct Effective {
 #[derive(Clone, Debug)]
 pub(crate) enum Via {
     /// Through a route, to this configured upstream.
-    Upstream(String),
+    Upstream(Arc<Upstream>),
     /// As a forward proxy.
     Forward,
 }
@@ -50,9 +50,10 @@ impl Effective {
         authority: &str,
     ) -> Result<Self, Problem> {
         let missing = || Problem::new(Reason::Internal, "the route's upstream does not exist");
-        let name = route.upstream.clone().ok_or_else(missing)?;
-        let upstream = gateway.upstreams.named(&name).ok_or_else(missing)?;
+        let name = route.upstream.as_deref().ok_or_else(missing)?;
+        let upstream = gateway.upstreams.named(name).ok_or_else(missing)?;
         let (scheme, origin, base_path) = upstream.base();
+        let (scheme, origin) = (scheme.clone(), origin.clone());
         let target = behind(base_path, target(request.uri()))?;
         let target = Target::of(request.method(), target, &route.cache.query);
         let preserved = route.preserve_host.then(|| authority.to_ascii_lowercase());
@@ -61,13 +62,7 @@ impl Effective {
             partition.add(CacheKey::HOST_PARTITION, host);
         }
         partition.add_credential(gateway, request.headers(), &route.cache);
-        let mut effective = Self::new(
-            Via::Upstream(name),
-            scheme.clone(),
-            origin.clone(),
-            target,
-            &partition,
-        );
+        let mut effective = Self::new(Via::Upstream(upstream), scheme, origin, target, &partition);
         effective.host = preserved.and_then(|host| HeaderValue::try_from(host).ok());
         Ok(effective)
     }
@@ -156,19 +151,18 @@ impl Effective {
     }
 
     /// Where its path begins at a configured upstream: the path of the upstream's URL.
-    pub(crate) fn base_path(&self, gateway: &Gateway) -> String {
+    pub(crate) fn base_path(&self) -> &str {
         match &self.via {
-            Via::Upstream(name) => gateway.upstreams.named(name),
-            Via::Forward => None,
+            Via::Upstream(upstream) => upstream.base().2,
+            Via::Forward => "",
         }
-        .map_or_else(String::new, |upstream| upstream.base().2.to_owned())
     }
 
     /// The upstream it goes to.
-    pub(crate) fn upstream(&self, gateway: &Gateway) -> Option<Arc<Upstream>> {
+    pub(crate) fn upstream(&self, gateway: &Gateway) -> Arc<Upstream> {
         match &self.via {
-            Via::Upstream(name) => gateway.upstreams.named(name),
-            Via::Forward => Some(gateway.upstreams.implicit(&self.scheme, &self.authority)),
+            Via::Upstream(upstream) => Arc::clone(upstream),
+            Via::Forward => gateway.upstreams.implicit(&self.scheme, &self.authority),
         }
     }
 }

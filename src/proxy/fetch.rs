@@ -176,7 +176,7 @@ impl Fetch<'_> {
         let upstream = effective.upstream(self.gateway);
         let question = Question {
             gateway: self.gateway,
-            upstream: &*upstream.ok_or_else(Failed::internal)?,
+            upstream: &upstream,
             arrival: self.arrival,
             effective,
             headers: self.request.headers,

@@ -273,10 +273,7 @@ async fn run(gateway: &Arc<Gateway>, fill: &Arc<Fill>, plan: Plan, mut early: Op
         return;
     };
     let settings = plan.arrival.settings(gateway).under(plan.mode);
-    let Some(upstream) = effective.upstream(gateway) else {
-        fill.came_to(Outcome::Failed(Failed::internal()));
-        return;
-    };
+    let upstream = effective.upstream(gateway);
     let mut validate = plan.validate;
     let mut completing = plan.completing.as_ref();
     loop {
@@ -301,11 +298,7 @@ async fn run(gateway: &Arc<Gateway>, fill: &Arc<Fill>, plan: Plan, mut early: Op
         };
         let stored = plan.stored.as_ref().map(|stored| &stored.head);
         let method = effective.method_of_fill();
-        let request = RequestHead {
-            method: &method,
-            headers: &plan.headers,
-            has_body: false,
-        };
+        let request = RequestHead::new(&method, &plan.headers, false);
         if let Some(part) = completing.take() {
             match parts::complete(gateway, fill, &plan, part, &request, &settings, answered).await {
                 Rest::Taken => return,
@@ -522,7 +515,7 @@ fn count(gateway: &Gateway, plan: &Plan, outcome: &'static str) {
         return;
     }
     let upstream = match plan.arrival.effective().map(|effective| &effective.via) {
-        Some(Via::Upstream(name)) => name.clone(),
+        Some(Via::Upstream(upstream)) => upstream.name().to_owned(),
         _ => "forward".to_owned(),
     };
     gateway

@@ -5,6 +5,8 @@
 //! also says where in a message the connection is, which the timers need. It decides nothing else: should it ever lose
 //! the thread it stops following, and hyper's own rules remain.
 
+use memchr::memchr;
+
 /// Where in a message the connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Position {
@@ -112,7 +114,7 @@ impl Framing {
     }
 
     fn take_line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let end = memchr(b'\n', bytes);
         let (part, rest) = end.map_or((bytes, &[][..]), |end| (&bytes[..end], &bytes[end + 1..]));
         if self.state == State::Head {
             self.head_bytes += bytes.len() - rest.len();
@@ -168,6 +170,10 @@ impl Framing {
     }
 
     fn field(&mut self, line: &[u8]) {
+        // Every line of every head comes by.
+        if !matches!(line.first(), Some(b'c' | b'C' | b't' | b'T')) {
+            return;
+        }
         let Some(colon) = line.iter().position(|byte| *byte == b':') else {
             return;
         };

@@ -101,8 +101,9 @@ impl Shared {
     }
 
     /// A request has been answered: the time to the next one begins.
-    pub(crate) fn answered_now(&self) {
-        let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+    pub(crate) fn answered_at(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.opened);
+        let millis = since.as_secs() * 1_000 + u64::from(since.subsec_millis());
         self.answered_millis.store(millis, Ordering::Relaxed);
     }
 
@@ -124,7 +125,7 @@ pub(crate) struct Answering(Arc<Shared>);
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.answered_now();
+        self.0.answered_at(Instant::now());
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

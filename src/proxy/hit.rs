@@ -21,7 +21,7 @@ use super::{
     respond::{self, Ending, Reply},
     write,
 };
-use crate::policy::{self, Connectivity, Decision, Lookup, Reason, RequestHead, Reuse};
+use crate::policy::{self, Connectivity, Decision, FieldSet, Lookup, Reason, RequestHead, Reuse};
 
 /// What came of looking for a hit.
 pub(crate) enum Outcome {
@@ -44,7 +44,8 @@ pub(crate) struct Admitted {
 /// Answers from memory if a fresh response is there.
 pub(crate) fn answer(gateway: &Arc<Gateway>, peer: &Peer, request: &Request<Incoming>) -> Outcome {
     let (id, began) = (RequestId::next(), Instant::now());
-    let arrival = match admit(gateway, peer, request, id, began) {
+    let fields = FieldSet::of(request.headers());
+    let arrival = match admit(gateway, peer, request, fields, id, began) {
         Ok(arrival) => arrival,
         Err(problem) => {
             return Outcome::Further(Admitted {
@@ -54,7 +55,7 @@ pub(crate) fn answer(gateway: &Arc<Gateway>, peer: &Peer, request: &Request<Inco
             });
         }
     };
-    match from_memory(gateway, peer, request, &arrival) {
+    match from_memory(gateway, peer, request, fields, &arrival) {
         Some(response) => Outcome::Answered(response),
         None => Outcome::Further(Admitted {
             id,
@@ -68,6 +69,7 @@ fn admit(
     gateway: &Gateway,
     peer: &Peer,
     request: &Request<Incoming>,
+    fields: FieldSet,
     id: RequestId,
     began: Instant,
 ) -> Result<Arrival, Problem> {
@@ -87,7 +89,7 @@ fn admit(
             ..Problem::new(Reason::RateLimited, detail)
         });
     }
-    let (route, destination) = arrival::arrive(gateway, peer, request)?;
+    let (route, destination) = arrival::arrive(gateway, peer, request, fields)?;
     let peer_is_trusted = peer
         .address
         .is_some_and(|peer| gateway.admission.is_trusted(peer));
@@ -108,10 +110,12 @@ fn from_memory(
     gateway: &Arc<Gateway>,
     peer: &Peer,
     request: &Request<Incoming>,
+    fields: FieldSet,
     arrival: &Arrival,
 ) -> Option<Response<Body>> {
     let effective = arrival.effective()?;
-    if !may_be_stored(request) {
+    let changes_protocol = fields.has(FieldSet::UPGRADE) && requested_upgrade(request).is_some();
+    if !is_bare_read(request) || changes_protocol {
         return None;
     }
     if !gateway.queue.has_no_pending() && write::has_overlay(gateway, effective) {
@@ -123,11 +127,7 @@ fn from_memory(
         resource.variants.iter().map(|stored| &stored.head),
     )?;
     let stored = &resource.variants[index];
-    let head = RequestHead {
-        method: request.method(),
-        headers: request.headers(),
-        has_body: false,
-    };
+    let head = RequestHead::of_fields(request.method(), request.headers(), fields);
     let now = gateway.clock.now();
     let mode = gateway.modes.effective(arrival.route, now);
     let settings = arrival.settings(gateway);
@@ -184,7 +184,10 @@ fn from_memory(
 
 /// Whether the store can have anything to say: a GET or HEAD without body that does not ask for another protocol.
 pub(crate) fn may_be_stored<B: http_body::Body>(request: &Request<B>) -> bool {
+    is_bare_read(request) && requested_upgrade(request).is_none()
+}
+
+fn is_bare_read<B: http_body::Body>(request: &Request<B>) -> bool {
     (*request.method() == Method::GET || *request.method() == Method::HEAD)
         && !refuse::has_body(request)
-        && requested_upgrade(request).is_none()
 }

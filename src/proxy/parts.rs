@@ -323,10 +323,7 @@ pub(super) fn fill_behind(
         ..arrival.clone()
     };
     let settings = arrival.settings(gateway).under(mode);
-    let whole = RequestHead {
-        headers: &headers,
-        ..*request
-    };
+    let whole = RequestHead::new(request.method, &headers, request.has_body);
     let completing = Completing::of(gateway, &whole, part, &settings);
     let plan = Plan {
         is_validation: false,

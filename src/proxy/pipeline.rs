@@ -42,10 +42,7 @@ use super::{
     tunnel, write,
 };
 use crate::{
-    policy::{
-        self, CacheKey, Connectivity, Decision, ForwardReason, Lookup, Mode, Reason, RequestHead,
-        Reuse,
-    },
+    policy::{self, CacheKey, Decision, ForwardReason, Lookup, Mode, Reason, RequestHead, Reuse},
     store::{Resource, StoredResponse},
     upstream::RequestBody,
 };
@@ -265,20 +262,13 @@ async fn read(
     let selected = resource
         .as_ref()
         .and_then(|resource| select(resource, request.headers()));
-    let head = RequestHead {
-        method: request.method(),
-        headers: request.headers(),
-        has_body: false,
-    };
+    let head = RequestHead::new(request.method(), request.headers(), false);
     let found = match (&resource, &selected) {
         (_, Some(stored)) => Lookup::of(&head, &stored.head, stored.body.len()),
         (Some(_), None) => Lookup::OtherVariants,
         (None, None) => Lookup::Nothing,
     };
-    let upstream = effective.upstream(gateway);
-    let connectivity = upstream.map_or(Connectivity::Disconnected, |upstream| {
-        upstream.connectivity()
-    });
+    let connectivity = effective.upstream(gateway).connectivity();
     let now = gateway.clock.now();
     let mode = gateway.modes.effective(arrival.route, now);
     // What answers the request, or stands in; and what it can only be completed from.
@@ -414,11 +404,7 @@ fn reuse_stored(
         detail: reuse.detail,
         ..CacheStatus::default()
     };
-    let head = RequestHead {
-        method: request.method(),
-        headers: request.headers(),
-        has_body: false,
-    };
+    let head = RequestHead::new(request.method(), request.headers(), false);
     let response =
         respond::from_store(&gateway.store, &resource.key, &head, stored, reuse, &status);
     Reply {

@@ -65,11 +65,9 @@ pub(crate) fn consider(
     if stored.hits() < hits_min.into() || stored.is_validated_ahead() {
         return;
     }
-    let upstream = arrival
-        .effective()
-        .and_then(|effective| effective.upstream(gateway));
-    let is_connected =
-        upstream.is_some_and(|upstream| upstream.connectivity() == Connectivity::Connected);
+    let is_connected = arrival.effective().is_some_and(|effective| {
+        effective.upstream(gateway).connectivity() == Connectivity::Connected
+    });
     if !is_connected || gateway.hold_down.holds(key, gateway.clock.now()) {
         return;
     }

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use http_body::Body;
 
 use super::problem::Problem;
-use crate::policy::Reason;
+use crate::policy::{FieldSet, Reason};
 
 /// Bytes of a request target. Longer ones are attacks or mistakes; hyper's own limit is 64 KiB.
 const TARGET_MAX_BYTES: usize = 8 * 1024;
@@ -15,10 +15,11 @@ const FIELDS_MAX: usize = 100;
 /// Refuses what must not be read on.
 pub(crate) fn check<B: Body>(
     request: &Request<B>,
+    fields: FieldSet,
     max_head_bytes: usize,
     two_framings: bool,
 ) -> Result<(), Problem> {
-    if request.version() < Version::HTTP_2 {
+    if fields.has(FieldSet::TRANSFER_ENCODING) && request.version() < Version::HTTP_2 {
         check_framing(request.headers(), two_framings)?;
     }
     check_host(request)?;
@@ -233,7 +234,7 @@ fn check_size<B>(request: &Request<B>, max_head_bytes: usize) -> Result<(), Prob
 #[cfg(test)]
 mod tests {
     use super::{check, has_dot_segments};
-    use crate::policy::Reason;
+    use crate::policy::{FieldSet, Reason};
     use http::{Request, Version};
 
     fn refusal(
@@ -259,7 +260,8 @@ mod tests {
                 body.as_bytes(),
             )))
             .unwrap();
-        check(&request, 32 * 1024, two_framings)
+        let fields = FieldSet::of(request.headers());
+        check(&request, fields, 32 * 1024, two_framings)
             .err()
             .map(|problem| problem.reason)
     }
@@ -424,7 +426,8 @@ mod tests {
                 request = request.header("host", *host);
             }
             let request = request.body(String::new()).unwrap();
-            let reason = check(&request, 32 * 1024, false).map_err(|problem| problem.reason);
+            let reason = check(&request, FieldSet::default(), 32 * 1024, false)
+                .map_err(|problem| problem.reason);
             assert_eq!(reason.err(), expected, "{target} {hosts:?}");
         }
     }

@@ -226,12 +226,13 @@ impl Ending<'_> {
         let counters = self
             .gateway
             .hit_counters(self.arrival.and_then(|arrival| arrival.route));
+        let now = Instant::now();
         if response.status() == StatusCode::OK && *self.method == Method::GET {
-            counters.count(self.began.elapsed());
+            counters.count(now - self.began);
         } else {
             self.count(response.status(), cache, reason);
         }
-        self.peer.shared.answered_now();
+        self.peer.shared.answered_at(now);
         if self.gateway.access.samples(cache) {
             let mut record = self.record(response.status(), cache, reason);
             record.sent_bytes = http_body::Body::size_hint(response.body())

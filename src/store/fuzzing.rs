@@ -23,11 +23,7 @@ pub(crate) fn record(input: &[u8]) {
     let response = fields(parts.next().unwrap_or_default());
     let body = parts.next().unwrap_or_default();
     let head = StoredHead::new(
-        &RequestHead {
-            method: &Method::GET,
-            headers: &request,
-            has_body: false,
-        },
+        &RequestHead::new(&Method::GET, &request, false),
         &ResponseHead {
             status: http::StatusCode::OK,
             headers: &response,

@@ -1,6 +1,7 @@
 //! One upstream: its origins in order of preference, and everything that is shared by the requests to it.
 
 use std::{
+    fmt,
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
@@ -49,6 +50,12 @@ pub struct Upstream {
     pub(super) common: Common,
     pub(super) last_asked: Moment,
     pub(super) me: Weak<Self>,
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Upstream").field(&self.name).finish()
+    }
 }
 
 /// Who named the origins.

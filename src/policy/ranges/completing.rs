@@ -11,13 +11,13 @@ use super::{
     combining::{for_the_client, head_of, is_same, whole_if_complete},
     content_range::ContentRange,
     extent::Extent,
-    requested::{RangeSpec, if_range_holds, is_ranged, requested},
+    requested::{RangeSpec, if_range_holds, requested},
 };
 use crate::policy::{
-    RequestHead, ResponseHead, Settings, StoredHead, Timestamp,
+    FieldSet, RequestHead, ResponseHead, Settings, StoredHead, Timestamp,
     directives::RequestDirectives,
     storing::{Storing, judge_fields},
-    validation::{has_conditions, has_origin_conditions, strong_validator},
+    validation::strong_validator,
 };
 
 /// How a part is completed to what a request wants.
@@ -81,14 +81,14 @@ pub fn completion(
     now: Timestamp,
 ) -> Option<Completion> {
     let extent = Extent::of(part, body_bytes).filter(Extent::is_exact)?;
-    if has_origin_conditions(request.headers)
-        || RequestDirectives::in_force(request.headers, settings).no_store
+    if request.has(FieldSet::ORIGIN_CONDITIONS)
+        || RequestDirectives::in_force(request, settings).no_store
     {
         return None;
     }
-    let ranged = is_ranged(request.headers);
+    let ranged = request.has(FieldSet::RANGE);
     let combinable = strong_validator(&part.headers).is_some();
-    if ranged && (!combinable || has_conditions(request.headers)) {
+    if ranged && (!combinable || request.has(FieldSet::CONDITIONS)) {
         return None;
     }
     if !combinable && !part.freshness(settings, now).is_fresh() {
@@ -244,7 +244,7 @@ impl Completion {
         let wanted = self.wanted.first..cut(self.wanted.end)?;
         let bytes = wanted.end - wanted.start;
         let mut head = head_of(part, &new, &Extent::exactly(wanted, complete), settings);
-        if !is_ranged(request.headers) {
+        if !request.has(FieldSet::RANGE) {
             head = whole_if_complete(head, bytes);
         }
         Some(Assembly {

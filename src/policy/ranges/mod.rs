@@ -13,9 +13,9 @@ mod content_range;
 mod extent;
 mod requested;
 
+pub(super) use self::content_range::ContentRange;
 pub use self::{
     combining::{Combined, combine, contradicts, whole_if_complete},
     completing::{Answered, Assembly, Completion, completion, makes_whole},
     extent::{Extent, Selection, Stretch, select_bytes},
 };
-pub(super) use self::{content_range::ContentRange, requested::is_ranged};

@@ -7,7 +7,7 @@ use http::{
 use smallvec::SmallVec;
 
 use crate::policy::{
-    RequestHead, StoredHead,
+    FieldSet, RequestHead, StoredHead,
     fields::members,
     validation::{is_current_date, is_current_tag},
 };
@@ -27,16 +27,11 @@ pub(super) enum RangeSpec {
 /// The ranges of a request, in its order; at least one.
 pub(super) type RangeSet = SmallVec<[RangeSpec; 1]>;
 
-/// Whether the request asks for less than the whole, as far as its fields say.
-pub(in crate::policy) fn is_ranged(headers: &HeaderMap) -> bool {
-    headers.contains_key(RANGE)
-}
-
 /// The ranges a request wants of a stored response; `None` where `Range` is absent, malformed or does not apply, and the
 /// whole is wanted.
 pub(super) fn requested(request: &RequestHead<'_>, stored: &StoredHead) -> Option<RangeSet> {
     let has_ranges = matches!(stored.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
-    if request.method != Method::GET || !has_ranges {
+    if !request.has(FieldSet::RANGE) || request.method != Method::GET || !has_ranges {
         return None;
     }
     let mut lines = request.headers.get_all(RANGE).iter();

@@ -89,11 +89,7 @@ impl Request {
     }
 
     pub(super) fn head(&self) -> RequestHead<'_> {
-        RequestHead {
-            method: &self.method,
-            headers: &self.headers,
-            has_body: self.has_body,
-        }
+        RequestHead::new(&self.method, &self.headers, self.has_body)
     }
 }
 

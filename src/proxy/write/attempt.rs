@@ -1,7 +1,5 @@
 //! The first attempt of a write, with the client waiting for it, and what is known of it when the write is queued after it.
 
-use std::sync::Arc;
-
 use http::{HeaderMap, Request, Response, header};
 
 use super::{Answered, HARDTACK_ATTEMPT, HARDTACK_QUEUE, Write, body, refusal::unknown};
@@ -13,7 +11,7 @@ use crate::{
         request::{self as outgoing, Conditions},
     },
     queue::{self, Item, NewBody, NewWrite, Observation, Outcome, State, outcome},
-    upstream::{Patience, Repeat, ResponseBody, Sending, Upstream},
+    upstream::{Patience, Repeat, ResponseBody, Sending},
 };
 
 /// What is known of the first attempt of a write that is queued after it.
@@ -59,11 +57,8 @@ impl Write<'_> {
         let now = self.gateway.clock.now();
         match outcome {
             Outcome::HandOn => {
-                let asked = RequestHead {
-                    method: &self.head.method,
-                    headers: &self.head.headers,
-                    has_body: new.body.bytes() > 0,
-                };
+                let asked =
+                    RequestHead::new(&self.head.method, &self.head.headers, new.body.bytes() > 0);
                 Ok(attempt.end(&asked, sent).await)
             }
             // Dropped, the attempt makes stale what it may have changed.
@@ -85,7 +80,6 @@ impl Write<'_> {
 
     async fn send(&self, body: &NewBody) -> Result<Response<ResponseBody>, Failed> {
         let upstream = self.effective.upstream(self.gateway);
-        let upstream: Arc<Upstream> = upstream.ok_or_else(Failed::internal)?;
         let mut outgoing = Request::new(body::to_send(body));
         *outgoing.method_mut() = self.head.method.clone();
         *outgoing.uri_mut() = self.effective.uri().map_err(|_| Failed::internal())?;

@@ -149,13 +149,13 @@ impl<'a> Write<'a> {
             Problem::closing(Reason::BadRequest, detail)
         })?;
         let origin = match &effective.via {
-            Via::Upstream(name) => Origin::Upstream(name.clone()),
+            Via::Upstream(upstream) => Origin::Upstream(upstream.name().to_owned()),
             Via::Forward => Origin::Forward {
                 scheme: effective.scheme.to_string(),
                 authority: effective.authority.to_string(),
             },
         };
-        let base_path = effective.base_path(gateway);
+        let base_path = effective.base_path();
         let path = effective.path_and_query.path();
         let is_secret = match &settings.order_by {
             OrderBy::Header(name) => gateway.queue.is_sensitive(name),
@@ -165,7 +165,7 @@ impl<'a> Write<'a> {
             &settings.order_by,
             &origin,
             &route.name,
-            queue::below(&base_path, path).unwrap_or(path),
+            queue::below(base_path, path).unwrap_or(path),
             &head.headers,
             is_secret,
             &gateway.identity,
@@ -180,7 +180,7 @@ impl<'a> Write<'a> {
             head,
             preferences,
             origin,
-            base_path,
+            base_path: base_path.to_owned(),
             lane,
             key,
         })
@@ -205,8 +205,7 @@ impl<'a> Write<'a> {
             .modes
             .effective(self.arrival.route, gateway.clock.now());
         let upstream = self.effective.upstream(gateway);
-        let is_connected =
-            upstream.is_some_and(|upstream| upstream.connectivity() == Connectivity::Connected);
+        let is_connected = upstream.connectivity() == Connectivity::Connected;
         self.route.write.mode == WriteMode::Always
             || self.preferences.respond_async
             || mode == Mode::Offline
