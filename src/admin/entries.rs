@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderName, HeaderValue,
     header::{
         CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
         LAST_MODIFIED, SET_COOKIE,
@@ -32,7 +32,7 @@ use super::{
     view::{self, EntryDetail, Field, Page, Purged, State as Freshness, Validators},
 };
 use crate::{
-    policy::{Mark, Names, Timestamp},
+    policy::{Mark, Names, StoredFields, Timestamp},
     store::{Entry, Listing, Sort, StoredBody, Tier},
 };
 
@@ -123,7 +123,7 @@ pub(super) async fn show(
         windows: facts::windows(&entry.key, &entry.head, &api.settings),
         tags: names(&entry.head.terms.tags.tags),
         groups: names(&entry.head.terms.tags.groups),
-        headers: fields(&entry.head.headers),
+        headers: fields(entry.head.headers.iter()),
         variants: variants
             .iter()
             .map(|variant| entry_view(&api, variant, now))
@@ -311,12 +311,14 @@ fn names(names: &Names) -> Vec<String> {
     }
 }
 
-fn field(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+fn field(headers: &StoredFields, name: HeaderName) -> Option<String> {
     headers.get(name).map(shown)
 }
 
-pub(super) fn fields(headers: &HeaderMap) -> Vec<Field> {
-    let fields = headers.iter().map(|(name, value)| Field {
+pub(super) fn fields<'a>(
+    headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+) -> Vec<Field> {
+    let fields = headers.map(|(name, value)| Field {
         name: name.as_str().to_owned(),
         value: if *name == SET_COOKIE {
             "(hidden)".to_owned()
@@ -379,7 +381,7 @@ mod tests {
         headers.append("set-cookie", HeaderValue::from_static("secret=1"));
         headers.append("set-cookie", HeaderValue::from_static("secret=2"));
         headers.append("x-odd", HeaderValue::from_bytes(b"caf\xe9").unwrap());
-        let shown: Vec<_> = fields(&headers)
+        let shown: Vec<_> = fields(headers.iter())
             .into_iter()
             .map(|field| field.value)
             .collect();

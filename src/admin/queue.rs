@@ -312,7 +312,7 @@ fn answer(answer: &queue::Answer) -> Answer {
     });
     Answer {
         status: answer.status,
-        headers: fields(&headers.collect()),
+        headers: fields(headers.collect::<http::HeaderMap>().iter()),
         body_bytes: answer.body.len() as u64,
         truncated: answer.is_truncated,
     }

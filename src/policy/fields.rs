@@ -3,7 +3,19 @@
 //! Everything works on the bytes of one field line and allocates nothing: request fields are read on the way of a hit.
 //! Each function takes time linear in its input, whatever a client or an origin sends.
 
-use http::{HeaderMap, HeaderName, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
+
+/// The fields of a message, whichever way they are kept.
+pub trait FieldLines {
+    /// The values of this name, in their order.
+    fn lines(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue>;
+}
+
+impl FieldLines for HeaderMap {
+    fn lines(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> {
+        self.get_all(name).iter()
+    }
+}
 
 /// The largest delta-seconds a cache calculates with (RFC 9111 section 1.2.2): larger values mean this one.
 pub(super) const DELTA_SECONDS_MAX: u32 = 1 << 31;
@@ -28,18 +40,15 @@ pub(super) fn entity_tag_members(line: &[u8]) -> Members<'_> {
 
 /// The members of every line of a list field.
 pub(super) fn all_members<'a>(
-    headers: &'a HeaderMap,
+    fields: &'a impl FieldLines,
     name: &HeaderName,
 ) -> impl Iterator<Item = &'a [u8]> {
-    headers
-        .get_all(name)
-        .iter()
-        .flat_map(|line| members(line.as_bytes()))
+    fields.lines(name).flat_map(|line| members(line.as_bytes()))
 }
 
 /// Whether the content is of this media type, given in lower case, whatever its parameters.
-pub(super) fn has_media_type(headers: &HeaderMap, name: &[u8]) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| {
+pub(super) fn has_media_type(fields: &impl FieldLines, name: &[u8]) -> bool {
+    fields.lines(&CONTENT_TYPE).next().is_some_and(|value| {
         let media_type = value.as_bytes().split(|byte| *byte == b';').next();
         media_type.is_some_and(|own| own.trim_ascii().eq_ignore_ascii_case(name))
     })

@@ -6,7 +6,7 @@ use http::{
 };
 
 use super::{
-    CookiePolicy, Mark, RequestHead, ResponseHead, Settings, StoredHead, Terms,
+    CookiePolicy, Mark, RequestHead, ResponseHead, Settings, StoredFields, StoredHead, Terms,
     directives::CacheFields,
     storing::{clean, forbidden, is_never_stored, variant},
     validation::validators_agree,
@@ -40,10 +40,12 @@ pub fn head_effect(
     if stored.is_part() && validators_agree {
         return HeadEffect::Nothing;
     }
-    let length = |headers: &HeaderMap| headers.get(CONTENT_LENGTH).cloned();
-    let same_length = length(response.headers).is_none_or(|new| {
+    let same_length = response.headers.get(CONTENT_LENGTH).is_none_or(|new| {
         // A stored response without the field was chunked; its length is not known here.
-        length(&stored.headers).is_none_or(|old| old == new)
+        stored
+            .headers
+            .get(CONTENT_LENGTH)
+            .is_none_or(|old| old == new)
     });
     if stored.status != StatusCode::OK || !same_length || !validators_agree {
         return HeadEffect::MarkStale;
@@ -76,7 +78,7 @@ pub(super) fn freshen(
     let same_vary = headers
         .get_all(VARY)
         .iter()
-        .eq(stored.headers.get_all(VARY).iter());
+        .eq(stored.headers.get_all(VARY));
     let variant = if same_vary {
         stored.variant.clone()
     } else {
@@ -98,7 +100,7 @@ pub(super) fn freshen(
         authorized: stored.authorized,
         sets_cookie: headers.contains_key(SET_COOKIE),
         mark: if storable { Mark::None } else { Mark::Invalid },
-        headers,
+        headers: StoredFields::from(&headers),
         terms,
     }
 }
@@ -109,7 +111,7 @@ pub(super) fn freshen(
 /// So they are for the client whose request led to the new response. The freshened head may lack some of them: a cookie,
 /// or what the directives withhold from the store.
 pub fn updated_fields(stored: &StoredHead, new: &HeaderMap) -> HeaderMap {
-    let mut headers = stored.headers.clone();
+    let mut headers = stored.headers.to_map(new.len());
     headers.remove(AGE);
     headers.remove(DATE);
     for name in new.keys() {

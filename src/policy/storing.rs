@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CacheKey, CacheKind, CookiePolicy, FieldSet, Overridable, Reason, RequestHead, ResponseHead,
-    Settings, Terms, Timestamp, VariantKey,
+    Settings, StoredFields, Terms, Timestamp, VariantKey,
     date::format_http_date,
     directives::{CacheFields, RequestDirectives, ResponseDirectives},
     entity_tag::EntityTag,
@@ -58,7 +58,7 @@ pub struct StoredHead {
     /// The final status.
     pub status: StatusCode,
     /// The fields as stored: hop-by-hop and Connection-named fields removed.
-    pub headers: HeaderMap,
+    pub headers: StoredFields,
     /// When the request that led to it (or to its last validation) was sent.
     pub request_time: Timestamp,
     /// When its head (or the 304 that freshened it) was received.
@@ -287,18 +287,18 @@ impl StoredHead {
             authorized: request.has(FieldSet::AUTHORIZATION),
             sets_cookie: headers.contains_key(SET_COOKIE),
             mark: Mark::None,
-            headers,
+            headers: StoredFields::from(&headers),
             terms,
         }
     }
 
     /// This head with other fields, for the one client that gets more than is stored.
     #[must_use]
-    pub fn with_headers(&self, headers: HeaderMap) -> Self {
+    pub fn with_headers(&self, headers: &HeaderMap) -> Self {
         Self {
             variant: self.variant.clone(),
             terms: self.terms.clone(),
-            headers,
+            headers: headers.into(),
             ..*self
         }
     }

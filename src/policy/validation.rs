@@ -13,10 +13,11 @@ use http::{
 };
 
 use super::{
-    FieldSet, RequestHead, ResponseHead, StoredHead, Timestamp,
+    FieldSet, RequestHead, ResponseHead, StoredFields, StoredHead, Timestamp,
     date::http_date,
     decide::is_read_method,
     entity_tag::{EntityTag, any_matches},
+    fields::FieldLines,
 };
 
 /// How a conditional request is answered from a stored response.
@@ -87,27 +88,27 @@ pub(super) fn identifies(response: &ResponseHead<'_>, stored: &StoredHead) -> bo
 }
 
 /// Whether every validator that `new` carries has the same value in `stored`.
-pub(super) fn validators_agree(new: &HeaderMap, stored: &HeaderMap) -> bool {
+pub(super) fn validators_agree(new: &impl FieldLines, stored: &impl FieldLines) -> bool {
     let agree = |name: &HeaderName, equal: fn(&HeaderValue, &HeaderValue) -> bool| {
-        new.get(name)
-            .is_none_or(|value| stored.get(name).is_some_and(|old| equal(old, value)))
+        let (new, old) = (new.lines(name).next(), stored.lines(name).next());
+        new.is_none_or(|new| old.is_some_and(|old| equal(old, new)))
     };
     agree(&ETAG, same_tag) && agree(&LAST_MODIFIED, same_date)
 }
 
 /// The validator that promises the same bytes: a strong entity tag, or where there is no tag at all a date that is strong
 /// (RFC 9110 section 8.8.2.2).
-pub(super) fn strong_validator(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let mut tags = headers.get_all(ETAG).iter();
+pub(super) fn strong_validator(fields: &impl FieldLines) -> Option<&HeaderValue> {
+    let mut tags = fields.lines(&ETAG);
     match (tags.next(), tags.next()) {
         (Some(tag), None) => EntityTag::of(tag).is_strong().then_some(tag),
         (Some(_), Some(_)) => None,
-        (None, _) => strong_date(headers).and(headers.get(LAST_MODIFIED)),
+        (None, _) => strong_date(fields).and(fields.lines(&LAST_MODIFIED).next()),
     }
 }
 
 /// Whether both have a strong validator, and the same.
-pub(super) fn same_strong_validator(one: &HeaderMap, other: &HeaderMap) -> bool {
+pub(super) fn same_strong_validator(one: &StoredFields, other: &StoredFields) -> bool {
     let (Some(first), Some(second)) = (strong_validator(one), strong_validator(other)) else {
         return false;
     };
@@ -119,23 +120,23 @@ pub(super) fn same_strong_validator(one: &HeaderMap, other: &HeaderMap) -> bool 
 }
 
 /// Whether a condition is the entity tag of these fields, compared strongly.
-pub(super) fn is_current_tag(condition: &HeaderValue, headers: &HeaderMap) -> bool {
+pub(super) fn is_current_tag(condition: &HeaderValue, headers: &StoredFields) -> bool {
     headers
         .get(ETAG)
         .is_some_and(|tag| EntityTag::of(condition).matches_strongly(EntityTag::of(tag)))
 }
 
 /// Whether a condition is the date of last modification of these fields, and that is strong.
-pub(super) fn is_current_date(condition: &HeaderValue, headers: &HeaderMap) -> bool {
+pub(super) fn is_current_date(condition: &HeaderValue, headers: &StoredFields) -> bool {
     strong_date(headers).is_some_and(|date| http_date(condition) == Some(date))
 }
 
 /// `Last-Modified` where nothing can have changed within the second it names: the response was made so much later that
 /// not even a difference between the clocks that set the two dates matters.
-fn strong_date(headers: &HeaderMap) -> Option<Timestamp> {
+fn strong_date(fields: &impl FieldLines) -> Option<Timestamp> {
     const STRONG_AFTER_SECS: i64 = 60;
-    let modified = headers.get(LAST_MODIFIED).and_then(http_date)?;
-    let made = headers.get(DATE).and_then(http_date)?;
+    let date = |name: &HeaderName| fields.lines(name).next().and_then(http_date);
+    let (modified, made) = (date(&LAST_MODIFIED)?, date(&DATE)?);
     let is_strong = made.as_secs().saturating_sub(modified.as_secs()) >= STRONG_AFTER_SECS;
     is_strong.then_some(modified)
 }

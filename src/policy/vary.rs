@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 
 use super::{
     StoredHead,
-    fields::{all_members, members, weighted},
+    fields::{FieldLines, all_members, members, weighted},
 };
 
 /// More nominated fields than this are no sensible negotiation; such a response matches nothing.
@@ -77,7 +77,7 @@ pub fn select<'a>(
 
 impl VariantKey {
     /// The variant that a response with these fields to a request with those is.
-    pub fn new(request: &HeaderMap, response: &HeaderMap) -> Self {
+    pub fn new(request: &HeaderMap, response: &impl FieldLines) -> Self {
         let mut key = Self::default();
         let mut names: SmallVec<[HeaderName; 4]> = SmallVec::new();
         for member in all_members(response, &VARY) {
@@ -133,7 +133,7 @@ impl VariantKey {
     }
 
     /// Whether a request with these fields is answered by the variant. `stored` are the response's fields.
-    pub(super) fn matches(&self, request: &HeaderMap, stored: &HeaderMap) -> bool {
+    pub(super) fn matches(&self, request: &HeaderMap, stored: &impl FieldLines) -> bool {
         !self.never
             && self.fields.iter().all(|field| {
                 let value = normalised(&field.name, request, stored);
@@ -145,7 +145,7 @@ impl VariantKey {
 }
 
 /// The value of a request field as it is compared; `None` where the request does not have it.
-fn normalised(name: &str, request: &HeaderMap, response: &HeaderMap) -> Option<Value> {
+fn normalised(name: &str, request: &HeaderMap, response: &impl FieldLines) -> Option<Value> {
     if !request.contains_key(name) {
         return None;
     }
@@ -226,7 +226,7 @@ fn languages(request: &HeaderMap) -> Value {
 
 /// The codings the client accepts, sorted; a `!` marks one that a wildcard would allow and the client excludes. Weights
 /// above zero only say what the client likes best, and the origin chose.
-fn codings(request: &HeaderMap, response: &HeaderMap) -> Value {
+fn codings(request: &HeaderMap, response: &impl FieldLines) -> Value {
     let mut accepted: SmallVec<[SmallVec<[u8; 16]>; 8]> = SmallVec::new();
     for member in all_members(request, &ACCEPT_ENCODING) {
         let Some((name, weight)) = weighted(member) else {
@@ -263,12 +263,12 @@ fn lowercase(text: &[u8]) -> SmallVec<[u8; 16]> {
     text
 }
 
-fn uses_coding(response: &HeaderMap, coding: &[u8]) -> bool {
+fn uses_coding(response: &impl FieldLines, coding: &[u8]) -> bool {
     all_members(response, &CONTENT_ENCODING).any(|used| used.eq_ignore_ascii_case(coding))
 }
 
 /// Whether the language the client likes best, above all others, is the one language of the stored response.
-fn is_preferred_language(request: &HeaderMap, stored: &HeaderMap) -> bool {
+fn is_preferred_language(request: &HeaderMap, stored: &impl FieldLines) -> bool {
     let mut languages = all_members(stored, &CONTENT_LANGUAGE);
     let (Some(language), None) = (languages.next(), languages.next()) else {
         return false;

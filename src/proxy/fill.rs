@@ -207,7 +207,7 @@ impl Starter {
     /// `head`, which is shared, with the fields that the origin sent for this request.
     pub(crate) fn as_received(&self, head: &StoredHead) -> Option<StoredHead> {
         let received = lock(&self.fill.received).take()?;
-        Some(head.with_headers(received))
+        Some(head.with_headers(&received))
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     id::RecordId,
     resource::{BLOCK_BYTES, BodyFile},
 };
-use crate::policy::{CacheKey, Mark, StoredHead, Terms, Timestamp, VariantKey};
+use crate::policy::{CacheKey, Mark, StoredFields, StoredHead, Terms, Timestamp, VariantKey};
 
 /// The version of the layout above, and of what postcard makes of the types in it.
 const VERSION: u8 = 2;
@@ -196,7 +196,7 @@ fn decode_content(head: &[u8], inline: &[u8]) -> Option<Record> {
     let head = StoredHead {
         status: StatusCode::from_u16(on_disk.status).ok()?,
         sets_cookie: headers.contains_key(SET_COOKIE),
-        headers,
+        headers: StoredFields::from(&headers),
         request_time: on_disk.request_time,
         response_time: on_disk.response_time,
         variant,
@@ -256,7 +256,9 @@ mod tests {
 
     use super::{CodecError, Record, RecordBody, decode, encode_inline, encode_with_file, filed};
     use crate::{
-        policy::{CacheKey, Mark, Settings, StoredHead, Terms, Timestamp, VariantKey},
+        policy::{
+            CacheKey, Mark, Settings, StoredFields, StoredHead, Terms, Timestamp, VariantKey,
+        },
         store::{
             id::RecordId,
             resource::{BLOCK_BYTES, BodyFile},
@@ -285,7 +287,7 @@ mod tests {
             sets_cookie: headers.contains_key("set-cookie"),
             mark: Mark::Invalid,
             terms: Terms::parse(status, &headers, &Settings::default(), time, time),
-            headers,
+            headers: StoredFields::from(&headers),
         }
     }
 

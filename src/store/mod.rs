@@ -17,7 +17,6 @@ mod absent;
 pub(crate) mod benchmarks;
 mod body;
 mod codec;
-mod compact;
 mod disk;
 mod equivalents;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -8,7 +8,6 @@ use std::sync::{
 use bytes::Bytes;
 
 use super::{
-    compact::compact,
     id::RecordId,
     labels::{Filed, Label, LabelIndex},
 };
@@ -106,8 +105,7 @@ impl Resource {
 }
 
 impl StoredResponse {
-    pub(super) fn new(id: RecordId, mut head: StoredHead, body: StoredBody) -> Self {
-        head.headers = compact(&head.headers);
+    pub(super) const fn new(id: RecordId, head: StoredHead, body: StoredBody) -> Self {
         Self {
             head,
             body,
@@ -203,14 +201,7 @@ impl StoredResponse {
 
     /// Bytes it takes in memory, roughly.
     pub(super) fn weight(&self) -> u64 {
-        // A field costs its text, and a HeaderMap entry and two Bytes handles besides.
-        const FIELD_OVERHEAD: usize = 96;
-        let fields: usize = self
-            .head
-            .headers
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD)
-            .sum();
+        let fields = self.head.headers.heap_bytes();
         let body = match &self.body {
             StoredBody::Memory(bytes) => bytes.len(),
             StoredBody::File(file) => file.blocks.len() * 8,
@@ -292,7 +283,7 @@ mod tests {
             head.headers.insert(field, text.parse().unwrap());
             let without = weight(&head);
             let settings = Settings::default();
-            head.terms = Terms::parse(head.status, &head.headers, &settings, time, time);
+            head.terms = Terms::parse(head.status, &head.headers.to_map(0), &settings, time, time);
             assert!(weight(&head) >= without + 200, "{field}: {text}");
         }
     }

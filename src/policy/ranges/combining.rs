@@ -9,7 +9,7 @@ use http::{
 
 use super::{content_range::ContentRange, extent::Extent};
 use crate::policy::{
-    CookiePolicy, Settings, StoredHead, Terms,
+    CookiePolicy, Settings, StoredFields, StoredHead, Terms,
     directives::CacheFields,
     freshen::updated_fields,
     storing::clean,
@@ -102,7 +102,6 @@ pub(super) fn is_same(stored: &StoredHead, new: &StoredHead) -> bool {
     let codings = |head: &StoredHead| {
         head.headers
             .get_all(CONTENT_ENCODING)
-            .iter()
             .cloned()
             .collect::<Vec<_>>()
     };
@@ -116,7 +115,7 @@ pub(super) fn head_of(
     extent: &Extent,
     settings: &Settings,
 ) -> StoredHead {
-    let mut headers = updated_fields(stored, &new.headers);
+    let mut headers = updated_fields(stored, &new.headers.to_map(0));
     if settings.set_cookie != CookiePolicy::Store {
         headers.remove(SET_COOKIE);
     }
@@ -139,7 +138,7 @@ pub(super) fn head_of(
         status: StatusCode::PARTIAL_CONTENT,
         terms,
         sets_cookie: headers.contains_key(SET_COOKIE),
-        headers,
+        headers: StoredFields::from(&headers),
         authorized: stored.authorized || new.authorized,
         ..new.clone()
     }
@@ -168,7 +167,7 @@ pub fn whole_if_complete(mut head: StoredHead, body_bytes: u64) -> StoredHead {
     if head.is_part() && extent.is_some_and(|extent| extent.is_whole()) {
         // Its terms stay: heuristics and the route's default treat both statuses alike.
         head.status = StatusCode::OK;
-        head.headers.remove(CONTENT_RANGE);
+        head.headers = head.headers.without(&CONTENT_RANGE);
     }
     head
 }

@@ -2,9 +2,9 @@
 
 use std::{fmt::Write as _, ops::Range};
 
-use http::{HeaderMap, HeaderValue, header::CONTENT_RANGE};
+use http::{HeaderValue, header::CONTENT_RANGE};
 
-use crate::policy::fields::has_media_type;
+use crate::policy::fields::{FieldLines, has_media_type};
 
 /// Where the bytes of a 206 lie (RFC 9110 section 14.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,11 +18,11 @@ pub(in crate::policy) struct ContentRange {
 impl ContentRange {
     /// The one valid `Content-Range` of these fields; `None` where there is none, or more than one, or where the content is
     /// several parts: each has a place of its own then, and the whole must not claim one (RFC 9110 section 15.3.7.2).
-    pub(in crate::policy) fn of(headers: &HeaderMap) -> Option<Self> {
-        if has_media_type(headers, b"multipart/byteranges") {
+    pub(in crate::policy) fn of(fields: &impl FieldLines) -> Option<Self> {
+        if has_media_type(fields, b"multipart/byteranges") {
             return None;
         }
-        let mut lines = headers.get_all(CONTENT_RANGE).iter();
+        let mut lines = fields.lines(&CONTENT_RANGE);
         let line = lines.next().filter(|_| lines.next().is_none())?;
         Self::parse(line.to_str().ok()?)
     }

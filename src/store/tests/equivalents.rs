@@ -10,7 +10,13 @@ fn saying(mut head: StoredHead, field: &str) -> StoredHead {
     head.headers
         .insert("no-vary-search", field.parse().unwrap());
     let (status, time) = (head.status, head.response_time);
-    head.terms = Terms::parse(status, &head.headers, &Settings::default(), time, time);
+    head.terms = Terms::parse(
+        status,
+        &head.headers.to_map(0),
+        &Settings::default(),
+        time,
+        time,
+    );
     head
 }
 

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     clock::VirtualClock,
-    policy::{CacheKey, Mark, Settings, StoredHead, Terms, Timestamp, VariantKey},
+    policy::{CacheKey, Mark, Settings, StoredFields, StoredHead, Terms, Timestamp, VariantKey},
     telemetry::{EvictionLabels, Metrics, OperationLabels},
 };
 
@@ -238,7 +238,7 @@ pub(super) fn head(now: Timestamp, language: &str) -> StoredHead {
     StoredHead {
         status: StatusCode::OK,
         variant: VariantKey::new(&request, &headers),
-        headers,
+        headers: StoredFields::from(&headers),
         request_time: now,
         response_time: now,
         authorized: false,
@@ -259,7 +259,13 @@ fn tagged(mut head: StoredHead, tags: &str, groups: &str) -> StoredHead {
     head.headers
         .insert("cache-groups", value(&groups.join(", ")));
     let (status, time) = (head.status, head.response_time);
-    head.terms = Terms::parse(status, &head.headers, &Settings::default(), time, time);
+    head.terms = Terms::parse(
+        status,
+        &head.headers.to_map(0),
+        &Settings::default(),
+        time,
+        time,
+    );
     head
 }
 
