@@ -50,7 +50,7 @@ pub struct Terms {
     /// The tags and groups.
     pub tags: Tags,
     /// What of the query does not matter; `None`: everything matters.
-    pub search: Option<SearchVariation>,
+    pub search: Option<Box<SearchVariation>>,
 }
 
 /// How old a stored response is at a moment, and how long it is fresh.
@@ -87,7 +87,7 @@ enum State {
 impl Terms {
     /// Bytes on the heap, roughly: of tags, groups and No-Vary-Search.
     pub fn heap_bytes(&self) -> usize {
-        let search = self.search.as_ref().map_or(0, SearchVariation::heap_bytes);
+        let search = self.search.as_ref().map_or(0, |search| search.heap_bytes());
         self.tags.tags.heap_bytes() + self.tags.groups.heap_bytes() + search
     }
 
@@ -131,7 +131,7 @@ impl Terms {
             date: date_or_receipt,
             has_validator: headers.contains_key(ETAG) || last_modified.is_some(),
             tags: Tags::parse(headers, &settings.tag_fields),
-            search: SearchVariation::parse(headers),
+            search: SearchVariation::parse(headers).map(Box::new),
         }
     }
 

@@ -74,10 +74,8 @@ impl SearchVariation {
     /// Bytes on the heap, roughly.
     pub(super) fn heap_bytes(&self) -> usize {
         let (Parameters::AllBut(names) | Parameters::Only(names)) = &self.parameters;
-        names
-            .iter()
-            .map(|name| size_of::<String>() + name.len())
-            .sum()
+        let names = names.iter().map(|name| size_of::<String>() + name.len());
+        size_of::<Self>() + names.sum::<usize>()
     }
 
     /// What matters of a query, as bytes that are the same for two queries whenever no difference matters.

@@ -128,14 +128,24 @@ fn full(request: &RequestHead<'_>, head: &StoredHead, content: Content<'_>) -> R
         && !head.status.is_informational()
         && head.status != StatusCode::NO_CONTENT
     {
-        response
-            .headers_mut()
-            .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        tell_length(response.headers_mut(), length);
     }
     if request.method != Method::HEAD {
         *response.body_mut() = body;
     }
     response
+}
+
+/// Says how long the body is, unless the origin said the same.
+fn tell_length(headers: &mut HeaderMap, length: u64) {
+    let mut told = headers.get_all(header::CONTENT_LENGTH).iter();
+    let is_told = match (told.next(), told.next()) {
+        (Some(told), None) => told == itoa::Buffer::new().format(length),
+        _ => false,
+    };
+    if !is_told {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
 }
 
 /// The stored fields, with room for those that every answer has besides.

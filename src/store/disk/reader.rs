@@ -262,7 +262,7 @@ impl Disk {
                 let filed = record
                     .flatten()
                     .and_then(|bytes| codec::filed(bytes.value()));
-                match filed.and_then(|(_, terms)| terms.search) {
+                match filed.and_then(|(_, terms)| terms.search.map(|search| *search)) {
                     Some(variation) => {
                         let prefix = Label::search_prefix(path, Some(&variation));
                         let behind = RowRange::starting(&prefix).until.unwrap_or_default();
