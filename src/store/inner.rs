@@ -22,6 +22,7 @@ use super::{
     purges::PurgeLog,
     queries::Queries,
     resource::StoredResponse,
+    thread::DiskThread,
     writer::Writer,
 };
 use crate::{
@@ -128,15 +129,20 @@ impl Inner {
         }
     }
 
-    pub(super) fn start_writer(self: &Arc<Self>, tasks: &TaskTracker) {
+    pub(super) fn start_writer(self: &Arc<Self>, tasks: &TaskTracker) -> Result<(), StoreError> {
         if let Some(disk) = &self.disk {
-            tasks.spawn(Writer::new(self.clone(), disk.clone()).run());
+            let thread = DiskThread::start().map_err(|source| StoreError::Io {
+                attempt: "start the thread of the disk tier",
+                source,
+            })?;
+            tasks.spawn(Writer::new(self.clone(), disk.clone(), thread).run());
         } else {
             // Perhaps many gigabytes: that must not hold up the start.
             self.labels.searches.set_scanned();
             let bodies = self.config.dir.join("bodies");
             tasks.spawn_blocking(move || fs::remove_dir_all(bodies));
         }
+        Ok(())
     }
 
     pub(super) fn touch(&self, variant: &StoredResponse) {

@@ -36,6 +36,7 @@ mod purges;
 mod queries;
 mod resource;
 mod searches;
+mod thread;
 mod writer;
 
 #[cfg(test)]
@@ -255,7 +256,7 @@ impl Store {
         tasks: &tokio_util::task::TaskTracker,
     ) -> Result<Self, StoreError> {
         let inner = Inner::open(config, clock, metrics).await?;
-        inner.start_writer(tasks);
+        inner.start_writer(tasks)?;
         Ok(Self { inner })
     }
 

@@ -1,7 +1,7 @@
 //! The writer: the one task that changes the disk tier.
 //!
 //! It takes what waits half a second after the first of it came, or as soon as it is enough, and writes it in one
-//! blocking piece with one commit. It ends after [`Pending::close`](super::pending::Pending::close), with the last batch.
+//! piece, on a thread of its own, with one commit. It ends after [`Pending::close`](super::pending::Pending::close), with the last batch.
 
 use std::{
     collections::HashSet,
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task::spawn_blocking, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     Inner, StoreError,
@@ -19,6 +19,7 @@ use super::{
     pending::{LabelMark, Outcome, SelectJob, Work},
     purges::Matcher,
     resource::{Effect, StoredBody},
+    thread::DiskThread,
 };
 use crate::telemetry::EvictionLabels;
 
@@ -35,6 +36,7 @@ const RETRIED_PURGES_MAX: usize = 64;
 pub(super) struct Writer {
     inner: Arc<Inner>,
     disk: Arc<Disk>,
+    thread: DiskThread,
     sweep: Option<Sweep>,
     // The last path whose searches were noted; `None` once all are.
     scan: Option<Option<String>>,
@@ -43,12 +45,13 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(inner: Arc<Inner>, disk: Arc<Disk>) -> Self {
+    pub(super) fn new(inner: Arc<Inner>, disk: Arc<Disk>, thread: DiskThread) -> Self {
         Self {
             sweep: Some(Sweep::default()),
             scan: Some(None),
             inner,
             disk,
+            thread,
             retry_at: Instant::now(),
         }
     }
@@ -69,7 +72,8 @@ impl Writer {
         }
         let disk = self.disk.clone();
         // Closing waits for the reads that are under way.
-        let _ = spawn_blocking(move || disk.close()).await;
+        let _ = self.thread.run(move || disk.close()).await;
+        self.thread.end().await;
         self.inner.pending.end();
     }
 
@@ -99,7 +103,7 @@ impl Writer {
         let work = self.inner.pending.take();
         let is_last = work.is_last;
         let (inner, disk) = (self.inner.clone(), self.disk.clone());
-        let written = spawn_blocking(move || inner.write(&disk, work)).await;
+        let written = self.thread.run(move || inner.write(&disk, work)).await;
         if written.is_err() {
             // A panic outside redb: nothing is known of the batch, which is taken again.
             self.inner.count_error("write");
@@ -117,14 +121,14 @@ impl Writer {
     async fn scan(&mut self) {
         let after = self.scan.take().flatten();
         let (inner, disk) = (self.inner.clone(), self.disk.clone());
-        let scanned = spawn_blocking(move || inner.note_search_paths(&disk, after));
-        self.scan = scanned.await.unwrap_or_default();
+        let noting = move || inner.note_search_paths(&disk, after);
+        self.scan = self.thread.run(noting).await.unwrap_or_default();
     }
 
     async fn sweep(&mut self) {
         if let Some(sweep) = self.sweep.take() {
             let disk = self.disk.clone();
-            let swept = spawn_blocking(move || disk.sweep(sweep)).await;
+            let swept = self.thread.run(move || disk.sweep(sweep)).await;
             self.sweep = swept.unwrap_or_default();
         }
     }

@@ -114,7 +114,7 @@ impl Fixture {
         let clock = Arc::new(VirtualClock::new(Timestamp::from_secs(1_000_000)));
         let (metrics, tasks) = (Metrics::new(), TaskTracker::new());
         let inner = Inner::open_on(backing, config, clock.clone(), metrics.clone()).await?;
-        inner.start_writer(&tasks);
+        inner.start_writer(&tasks)?;
         Ok(Self {
             dir,
             clock,
