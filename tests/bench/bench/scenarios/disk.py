@@ -1,4 +1,4 @@
-"""Hits from the disk tier, in the page cache, beside hits from memory; then memory hits while a disk is busy."""
+"""Hits from the disk tier, in the page cache, beside hits from memory."""
 
 from .. import table
 from ..load import Wrk, measure, rounds

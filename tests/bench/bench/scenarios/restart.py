@@ -10,6 +10,7 @@ from ..table import Table
 
 ENTRIES = 1_000_000
 OFTEN = 5
+SETTLED_SECS = 2
 
 
 class GatewayFull(Gateway):
@@ -20,7 +21,10 @@ def run(options):
     with stage(options.directory, GatewayFull) as on:
         (server,) = on.servers
         filled = work.fill(server, ENTRIES)
-        kept = stored(server)
+        settled(server)
+        # One that is known to be there: while too much waits for the disk, an answer is in memory only.
+        work.fill(server, 1, first=ENTRIES)
+        kept = settled(server)
         table = Table("After kill -9", ["entries", "ms to the first hit from disk", "memory MB"])
         for _ in range(OFTEN):
             server.kill()
@@ -32,12 +36,21 @@ def run(options):
 
 def first_hit(server):
     # Readiness is the hit itself.
-    server.ready_path = f"/object/{ENTRIES // 2}"
+    server.ready_path = f"/object/{ENTRIES}"
     took = server.start()
     status = get(server.url(server.ready_path)).headers["cache-status"]
     if "hit" not in status:
         raise work.Broken(f"not a hit: {status}")
     return took
+
+
+def settled(server):
+    """Entries on disk, once nothing waits for it any more."""
+    before, now = None, stored(server)
+    while before != now:
+        time.sleep(SETTLED_SECS)
+        before, now = now, stored(server)
+    return now
 
 
 def stored(server):

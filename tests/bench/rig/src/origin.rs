@@ -2,6 +2,8 @@
 //!
 //! - `/size/{1k,10k,100k,1m}`: may be stored for an hour.
 //! - `/object/N`: 1 KiB, another for each N, may be stored for an hour.
+//! - `/mixed/N`: 1 to 100 KiB, small ones as often as ten times larger ones; of twenty one is `no-store`, of five one is
+//!   fresh for ten seconds only.
 //! - `/unstorable/{1k,…}`: `no-store`.
 //! - `/slow/KEY`, `/slow-unstorable/KEY`: 1 KiB after 20 ms.
 //! - `/second/KEY`: 1 KiB, fresh for a second, `stale-while-revalidate`; after 20 ms.
@@ -114,8 +116,16 @@ impl Origin {
         }
         let body = match kind {
             "size" | "unstorable" => self.bodies.named(name),
-            "object" | "slow" | "slow-unstorable" | "second" => Some(self.object(path)),
+            "object" | "slow" | "slow-unstorable" | "second" => {
+                Some(self.object(path, OBJECT_BYTES))
+            }
+            "mixed" => Some(self.object(path, mixed_bytes(number(name)))),
             _ => None,
+        };
+        let kind = match (kind, number(name)) {
+            ("mixed", number) if number % 20 == 7 => "unstorable",
+            ("mixed", number) if number % 5 == 3 => "soon-stale",
+            (kind, _) => kind,
         };
         match body {
             Some(body) => whole(body, path, kind),
@@ -124,13 +134,24 @@ impl Origin {
     }
 
     /// A body that begins with the path.
-    fn object(&self, path: &str) -> Bytes {
-        let mut body = Vec::with_capacity(OBJECT_BYTES);
+    fn object(&self, path: &str, bytes: usize) -> Bytes {
+        let mut body = Vec::with_capacity(bytes + path.len());
         body.extend_from_slice(path.as_bytes());
-        body.extend_from_slice(&self.bodies.0[0].1);
-        body.truncate(OBJECT_BYTES);
+        body.extend_from_slice(&self.bodies.0[3].1[..bytes]);
+        body.truncate(bytes);
         body.into()
     }
+}
+
+fn number(name: &str) -> u64 {
+    name.parse().unwrap_or(0)
+}
+
+/// 1 to 100 KiB, evenly over the logarithm; the same for the same number, whatever its popularity.
+fn mixed_bytes(number: u64) -> usize {
+    let scattered = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let share = scattered as f64 / f64::from(u32::MAX);
+    (1_024.0 * 100_f64.powf(share)) as usize
 }
 
 async fn drain(mut body: Incoming) -> Response<Full<Bytes>> {
@@ -165,6 +186,7 @@ fn whole(body: Bytes, path: &str, kind: &str) -> Response<Full<Bytes>> {
 fn cache_control(kind: &str) -> HeaderValue {
     HeaderValue::from_static(match kind {
         "unstorable" | "slow-unstorable" => "no-store",
+        "soon-stale" => "max-age=10",
         "second" => "max-age=1, stale-while-revalidate=3600",
         _ => "public, max-age=3600",
     })

@@ -33,23 +33,32 @@ pub(crate) struct Arguments {
     seconds: f64,
 }
 
+/// What was answered.
+#[derive(Default)]
+struct Taken {
+    /// Microseconds that each answer took.
+    micros: Vec<u64>,
+    /// Of the bodies.
+    bytes: usize,
+}
+
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let began = Instant::now();
-    let mut micros = runtime.block_on(all(arguments, began))?;
+    let Taken { mut micros, bytes } = runtime.block_on(all(arguments, began))?;
     let took = began.elapsed().as_secs_f64();
     micros.sort_unstable();
     anyhow::ensure!(!micros.is_empty(), "nothing was answered");
     let percentile = |percent: usize| micros[(micros.len() - 1) * percent / 100];
     let found = json!({
-        "requests": micros.len(), "seconds": took, "bytes": 0, "bad": 0, "errors": 0,
+        "requests": micros.len(), "seconds": took, "bytes": bytes, "bad": 0, "errors": 0,
         "p50_us": percentile(50), "p99_us": percentile(99),
     });
     println!("{found}");
     Ok(())
 }
 
-async fn all(arguments: &Arguments, began: Instant) -> anyhow::Result<Vec<u64>> {
+async fn all(arguments: &Arguments, began: Instant) -> anyhow::Result<Taken> {
     let end = began + Duration::from_secs_f64(arguments.seconds);
     let mut askers = JoinSet::new();
     for _ in 0..arguments.connections {
@@ -63,31 +72,35 @@ async fn all(arguments: &Arguments, began: Instant) -> anyhow::Result<Vec<u64>> 
             askers.spawn(ask(sender.clone(), url, end));
         }
     }
-    let mut micros = Vec::new();
+    let mut all = Taken::default();
     while let Some(asker) = askers.join_next().await {
-        micros.extend(asker??);
+        let taken = asker??;
+        all.micros.extend(taken.micros);
+        all.bytes += taken.bytes;
     }
-    Ok(micros)
+    Ok(all)
 }
 
-/// Microseconds that each answer took, one after the other.
+/// Asks one time after the other.
 async fn ask(
     mut sender: SendRequest<Empty<Bytes>>,
     url: String,
     end: Instant,
-) -> anyhow::Result<Vec<u64>> {
-    let mut micros = Vec::new();
+) -> anyhow::Result<Taken> {
+    let mut taken = Taken::default();
     loop {
         let began = Instant::now();
         if began >= end {
-            return Ok(micros);
+            return Ok(taken);
         }
         sender.ready().await?;
         let request = Request::get(&url).body(Empty::new())?;
         let response = sender.send_request(request).await?;
         anyhow::ensure!(response.status() == StatusCode::OK, "{}", response.status());
-        response.into_body().collect().await?;
+        taken.bytes += response.into_body().collect().await?.to_bytes().len();
         let took = began.elapsed().as_micros();
-        micros.push(u64::try_from(took).context("took too long")?);
+        taken
+            .micros
+            .push(u64::try_from(took).context("took too long")?);
     }
 }
