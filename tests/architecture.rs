@@ -12,7 +12,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("policy", &["fuzzing"]),
     ("clock", &["policy"]),
     ("modes", &["policy"]),
-    ("telemetry", &[]),
+    ("telemetry", &["policy", "clock"]),
     ("store", &["policy", "clock", "telemetry", "fuzzing"]),
     ("upstream", &["policy", "clock", "modes", "telemetry"]),
     (

@@ -158,14 +158,14 @@ pub(crate) fn set_forwarded(
         IpAddr::V6(_) => ("for=\"[", "]\""),
     };
     let mut text = String::with_capacity(FORWARDED_TYPICAL_BYTES);
-    let written = write!(text, "{before}{client}");
+    text.push_str(before);
+    push_address(&mut text, client);
     let end_of_address = text.len();
     text.push_str(after);
     if let Some(host) = host.and_then(|host| host.to_str().ok()) {
         text.extend([";host=\"", host, "\""]);
     }
     text.push_str(";proto=http");
-    debug_assert!(written.is_ok(), "a String takes everything");
     let text = Bytes::from(text);
     let address = text.slice(before.len()..end_of_address);
     append(headers, FORWARDED, text);
@@ -176,6 +176,24 @@ pub(crate) fn set_forwarded(
     headers.insert(X_FORWARDED[2].clone(), HeaderValue::from_static("http"));
 }
 
+/// An address as text: without formats, where it is one of the short ones that most are.
+pub(crate) fn push_address(text: &mut String, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, rest @ ..] = address.octets();
+            text.push_str(itoa::Buffer::new().format(first));
+            for octet in rest {
+                text.push('.');
+                text.push_str(itoa::Buffer::new().format(octet));
+            }
+        }
+        IpAddr::V6(address) => {
+            let written = write!(text, "{address}");
+            debug_assert!(written.is_ok(), "a String takes everything");
+        }
+    }
+}
+
 fn append(headers: &mut HeaderMap, name: HeaderName, value: Bytes) {
     if let Ok(value) = HeaderValue::from_maybe_shared(value) {
         headers.append(name, value);
@@ -184,7 +202,9 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: Bytes) {
 
 #[cfg(test)]
 mod tests {
-    use super::{has_overrides, remove_forwarded, remove_hop_by_hop, remove_overrides};
+    use super::{
+        has_overrides, push_address, remove_forwarded, remove_hop_by_hop, remove_overrides,
+    };
     use http::HeaderMap;
 
     #[test]
@@ -213,6 +233,15 @@ mod tests {
             assert_eq!(claims.is_empty(), is_claim, "{name}");
             remove_overrides(&mut overrides);
             assert_eq!(overrides.is_empty(), is_override, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_written_as_it_is_shown() {
+        for address in ["0.0.0.0", "127.0.0.1", "192.168.10.255", "::1", "fe80::1:2"] {
+            let mut text = String::new();
+            push_address(&mut text, address.parse().unwrap());
+            assert_eq!(text, address);
         }
     }
 

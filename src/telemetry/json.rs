@@ -1,7 +1,7 @@
 //! Log lines as JSON: one flat object an event, with `timestamp`, `level`, and the event's own fields.
 //!
-//! Every request that is no sampled hit writes one, so the line is written straight into the subscriber's buffer: numbers
-//! and text as they come, without a value or a serializer in between.
+//! Every request that is no sampled hit writes one, so the line is written as text at once: numbers and text as
+//! they come, without a value, a serializer or, where they can do without, formats in between.
 
 use std::fmt::{self, Write};
 
@@ -10,13 +10,15 @@ use tracing::{
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    fmt::{
-        FmtContext, FormatEvent, FormatFields,
-        format::Writer,
-        time::{FormatTime, SystemTime},
-    },
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
     registry::LookupSpan,
 };
+
+use super::stamp::Stamp;
+use crate::clock::SystemClock;
+
+/// Room for what an access event says as a rule.
+const TYPICAL_BYTES: usize = 512;
 
 /// The format.
 #[derive(Clone, Copy, Debug)]
@@ -33,130 +35,164 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        writer.write_str("{\"timestamp\":\"")?;
-        SystemTime.format_time(&mut writer)?;
-        writer.write_str("\",\"level\":\"")?;
-        writer.write_str(event.metadata().level().as_str())?;
-        writer.write_str("\"")?;
-        let mut fields = Fields::new(&mut writer);
+        let mut line = String::with_capacity(TYPICAL_BYTES);
+        line.push_str("{\"timestamp\":\"");
+        line.push_str(Stamp::new(SystemClock::since_epoch()).as_str());
+        line.push_str("\",\"level\":\"");
+        line.push_str(event.metadata().level().as_str());
+        line.push('"');
+        let mut fields = Fields::new(&mut line);
         event.record(&mut fields);
         fields.written?;
-        writer.write_str("}\n")
+        line.push_str("}\n");
+        writer.write_str(&line)
     }
 }
 
 /// Writes fields as members of an object that has some already.
-struct Fields<'a, W> {
-    writer: &'a mut W,
+struct Fields<'a> {
+    line: &'a mut String,
     written: fmt::Result,
 }
 
-impl<'a, W: Write> Fields<'a, W> {
-    const fn new(writer: &'a mut W) -> Self {
+impl<'a> Fields<'a> {
+    const fn new(line: &'a mut String) -> Self {
         Self {
-            writer,
+            line,
             written: Ok(()),
         }
     }
 
-    fn member(&mut self, field: &Field, value: impl FnOnce(&mut W) -> fmt::Result) {
+    fn member(&mut self, field: &Field, value: impl FnOnce(&mut String) -> fmt::Result) {
+        // `r#type` is a field's name because `type` cannot be.
+        let name = field.name();
+        let name = name.strip_prefix("r#").unwrap_or(name);
         // Where a line of the `log` crate was written in a library's source.
-        if field.name().starts_with("log.") {
+        if name.starts_with("log.") || self.written.is_err() {
             return;
         }
-        let writer = &mut *self.writer;
-        let write = || {
-            writer.write_str(",\"")?;
-            // `r#type` is a field's name because `type` cannot be.
-            writer.write_str(field.name().trim_start_matches("r#"))?;
-            writer.write_str("\":")?;
-            value(writer)
-        };
-        if self.written.is_ok() {
-            self.written = write();
-        }
+        self.line.push_str(",\"");
+        self.line.push_str(name);
+        self.line.push_str("\":");
+        self.written = value(self.line);
     }
 
-    fn text(&mut self, field: &Field, text: fmt::Arguments<'_>) {
-        self.member(field, |writer| {
-            writer.write_char('"')?;
-            match text.as_str() {
-                Some(text) => Escaped(writer).write_str(text)?,
-                None => Escaped(writer).write_fmt(text)?,
-            }
-            writer.write_char('"')
+    fn number(&mut self, field: &Field, value: impl itoa::Integer) {
+        self.member(field, |line| {
+            line.push_str(itoa::Buffer::new().format(value));
+            Ok(())
         });
     }
 }
 
-impl<W: Write> Visit for Fields<'_, W> {
+impl Visit for Fields<'_> {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.member(field, |writer| {
-            if value.is_finite() {
-                write!(writer, "{value}")
-            } else {
-                writer.write_str("null")
+        self.member(field, |line| match thousandths(value) {
+            Some(thousandths) => {
+                push_thousandths(line, thousandths);
+                Ok(())
             }
+            None if value.is_finite() => write!(line, "{value}"),
+            None => line.write_str("null"),
         });
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.member(field, |writer| {
-            writer.write_str(itoa::Buffer::new().format(value))
-        });
+        self.number(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.member(field, |writer| {
-            writer.write_str(itoa::Buffer::new().format(value))
-        });
+        self.number(field, value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.member(field, |writer| {
-            writer.write_str(if value { "true" } else { "false" })
+        self.member(field, |line| {
+            line.write_str(if value { "true" } else { "false" })
         });
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.member(field, |writer| {
-            writer.write_char('"')?;
-            Escaped(writer).write_str(value)?;
-            writer.write_char('"')
+        self.member(field, |line| {
+            line.push('"');
+            push_escaped(line, value);
+            line.push('"');
+            Ok(())
         });
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.text(field, format_args!("{value:?}"));
+        self.member(field, |line| {
+            line.push('"');
+            write!(Escaped(line), "{value:?}")?;
+            line.push('"');
+            Ok(())
+        });
+    }
+}
+
+/// A number as thousandths, if it is so many: most of what is logged with a point are milliseconds of a duration in
+/// microseconds.
+fn thousandths(value: f64) -> Option<u64> {
+    // Where a thousandth is a whole number exactly, and has a text of its own.
+    const BELOW: f64 = 1e12;
+    let thousandths = (value * 1_000.0).round();
+    let is_all = (0.0..BELOW).contains(&value) && thousandths / 1_000.0 == value;
+    is_all.then_some(thousandths as u64)
+}
+
+fn push_thousandths(line: &mut String, thousandths: u64) {
+    line.push_str(itoa::Buffer::new().format(thousandths / 1_000));
+    let rest = thousandths % 1_000;
+    if rest > 0 {
+        line.push('.');
+        // With a leading one, for the zeros.
+        let mut buffer = itoa::Buffer::new();
+        line.push_str(buffer.format(1_000 + rest)[1..].trim_end_matches('0'));
     }
 }
 
 /// Escapes what may not stand in a string (RFC 8259 section 7).
-struct Escaped<'a, W>(&'a mut W);
+struct Escaped<'a>(&'a mut String);
 
-impl<W: Write> Write for Escaped<'_, W> {
+impl Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut rest = text;
-        while let Some(at) = rest.bytes().position(must_be_escaped) {
-            let (before, from) = rest.split_at(at);
-            self.0.write_str(before)?;
-            // All that must be escaped is ASCII, so a byte is a character.
-            match from.as_bytes()[0] {
-                b'"' => self.0.write_str("\\\"")?,
-                b'\\' => self.0.write_str("\\\\")?,
-                b'\n' => self.0.write_str("\\n")?,
-                b'\r' => self.0.write_str("\\r")?,
-                b'\t' => self.0.write_str("\\t")?,
-                control => write!(self.0, "\\u{control:04x}")?,
+        push_escaped(self.0, text);
+        Ok(())
+    }
+}
+
+fn push_escaped(line: &mut String, text: &str) {
+    // Looks at every byte, so that it can look at many at once: there is hardly ever anything to escape.
+    let is_plain = text
+        .bytes()
+        .fold(true, |is_plain, byte| is_plain & !must_be_escaped(byte));
+    if is_plain {
+        line.push_str(text);
+    } else {
+        escape(line, text);
+    }
+}
+
+#[cold]
+fn escape(line: &mut String, text: &str) {
+    for character in text.chars() {
+        match character {
+            '"' => line.push_str("\\\""),
+            '\\' => line.push_str("\\\\"),
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            '\t' => line.push_str("\\t"),
+            control @ ..' ' => {
+                let written = write!(line, "\\u{:04x}", u32::from(control));
+                debug_assert!(written.is_ok(), "a String takes everything");
             }
-            rest = &from[1..];
+            plain => line.push(plain),
         }
-        self.0.write_str(rest)
     }
 }
 
 const fn must_be_escaped(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
 
 #[cfg(test)]
@@ -169,7 +205,7 @@ mod tests {
 
     use tracing::{error, info, subscriber::with_default, warn};
 
-    use super::{Escaped, JsonLines};
+    use super::{Escaped, JsonLines, push_thousandths, thousandths};
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -252,6 +288,29 @@ mod tests {
         });
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[1]["error"], "broken\r\n");
+    }
+
+    #[test]
+    fn a_number_with_a_point_is_written_as_briefly_as_it_reads_back() {
+        for value in [
+            0.0,
+            0.001,
+            0.01,
+            0.25,
+            0.314,
+            1.0,
+            7.05,
+            12.345,
+            1_000.1,
+            999_999_999.999,
+        ] {
+            let mut written = String::new();
+            push_thousandths(&mut written, thousandths(value).unwrap());
+            assert_eq!(written, value.to_string());
+        }
+        for value in [0.000_1, 0.1 + 0.2, -1.0, 1e12, f64::NAN, f64::INFINITY] {
+            assert_eq!(thousandths(value), None, "{value}");
+        }
     }
 
     #[test]

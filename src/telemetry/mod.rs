@@ -4,6 +4,7 @@
 //! (one per forward-proxied authority) counts under the label `forward`.
 
 mod json;
+mod stamp;
 
 use std::{io::IsTerminal, num::NonZeroU32, sync::Arc};
 
