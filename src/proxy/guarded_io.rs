@@ -10,7 +10,6 @@
 //! streams are timed one by one ([`super::progress`]), tunnels by whoever copies ([`super::tunnel`]).
 
 use std::{
-    future::Future,
     io,
     pin::Pin,
     sync::{
@@ -24,7 +23,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep},
+    time::Instant,
 };
 
 use super::{
@@ -32,6 +31,7 @@ use super::{
     interim::Outbox,
     progress::Pace,
 };
+use crate::upstream::Timer;
 
 /// From accept to the end of the first head, TLS and preface included; also for a head once it has begun.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -239,25 +239,6 @@ impl<I> GuardedIo<I> {
                     .poll_at(cx, deadline.unwrap_or(now + LOOK_AGAIN))
             );
         }
-    }
-}
-
-/// A timer that is set again as seldom as possible.
-#[derive(Debug, Default)]
-struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-impl Timer {
-    /// Pending until about `deadline`; may be ready early, so the caller looks at the clock again.
-    fn poll_at(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        let sleep = self
-            .sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if sleep.is_elapsed() || sleep.deadline() > deadline {
-            sleep.as_mut().reset(deadline);
-        }
-        sleep.as_mut().poll(cx)
     }
 }
 

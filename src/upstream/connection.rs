@@ -12,21 +12,25 @@
 use std::{
     fmt,
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
-    task::{Context, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
-    client::conn::http1::{self, SendRequest},
+    client::conn::{
+        TrySendError,
+        http1::{self, SendRequest},
+    },
 };
 use tokio::time::timeout;
 
 use super::{
     client::{ConnectionTasks, MAX_BUFFER_BYTES, OriginStream},
     idle::{Idle, POOL_IDLE},
+    timer::Timer,
     upload::Upload,
 };
 
@@ -35,7 +39,12 @@ pub(super) struct Connection {
     requests: SendRequest<Upload>,
     work: Work,
     was_used: bool,
+    /// Of whoever waits for an answer.
+    pub(super) timer: Timer,
 }
+
+/// What the library says of a request.
+pub(super) type Answered = Result<Response<Incoming>, TrySendError<Request<Upload>>>;
 
 /// Who moves the bytes.
 enum Work {
@@ -73,6 +82,7 @@ impl Connection {
             requests,
             work: Work::Own(Box::pin(work)),
             was_used: false,
+            timer: Timer::default(),
         })
     }
 
@@ -87,26 +97,35 @@ impl Connection {
         self.requests.is_ready()
     }
 
-    /// Sends a request in origin-form and returns with the head of its answer. `has_content`: see the module.
-    pub(super) async fn send(
+    /// Sends a request in origin-form, to be followed by [`Self::poll_answer`]. `has_content`: see the module.
+    pub(super) fn send(
         &mut self,
         request: Request<Upload>,
         has_content: bool,
-    ) -> Result<Response<Incoming>, Unanswered> {
+    ) -> impl Future<Output = Answered> + use<> {
         if has_content {
             self.hand_over();
         }
-        let mut answer = pin!(self.requests.try_send_request(request));
-        let answered = poll_fn(|cx| {
-            self.poll_work(cx);
-            answer.as_mut().poll(cx)
-        });
-        let response = answered.await.map_err(|mut failed| Unanswered {
-            is_unsent: failed.take_message().is_some() || failed.error().is_canceled(),
-            error: failed.into_error(),
-        })?;
-        self.was_used = true;
-        Ok(response)
+        self.requests.try_send_request(request)
+    }
+
+    /// The head of the answer for which `answer` waits.
+    pub(super) fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        answer: Pin<&mut impl Future<Output = Answered>>,
+    ) -> Poll<Result<Response<Incoming>, Unanswered>> {
+        self.poll_work(cx);
+        match ready!(answer.poll(cx)) {
+            Ok(response) => {
+                self.was_used = true;
+                Poll::Ready(Ok(response))
+            }
+            Err(mut failed) => Poll::Ready(Err(Unanswered {
+                is_unsent: failed.take_message().is_some() || failed.error().is_canceled(),
+                error: failed.into_error(),
+            })),
+        }
     }
 
     fn hand_over(&mut self) {

@@ -5,22 +5,28 @@
 //!
 //! [`connection`]: super::connection
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+};
 
-use http::{Request, Response, StatusCode, Uri, uri::PathAndQuery};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 
 use super::{
     client::{ConnectionHistory, HttpClient, Protocols},
-    connection::{Connection, InUse},
+    connection::{self, Connection, InUse},
     error::{
         ForwardError, InterimFlood, UnaskedUpgrade, classify, from_dial, from_unanswered,
         of_content,
     },
-    forward::Outgoing,
+    forward::{Form, Outgoing},
     group::{Origin, Upstream},
     interim::Interims,
+    timer::Timer,
     upload::{Progress, Upload},
 };
 
@@ -29,6 +35,12 @@ pub(super) struct Answer {
     pub(super) response: Response<Incoming>,
     /// What it comes on, where that is ours to keep.
     pub(super) connection: Option<InUse>,
+}
+
+/// A request that was sent and is not answered.
+struct Attempt {
+    progress: Arc<Progress>,
+    interims: Arc<Interims>,
 }
 
 /// An exchange without a response.
@@ -77,14 +89,14 @@ impl Upstream {
             }
         };
         let reused_connection = connection.was_used();
-        let (mut request, progress) = outgoing.to(origin, self);
-        *request.uri_mut() = origin_form(request.uri());
-        let interims = Interims::of(&mut request, &outgoing.head.extensions);
-        progress.restart();
-        let sending = connection.send(request, !outgoing.body.is_empty());
-        let answered = self.in_time(sending, &progress, &interims).await;
+        let (answer, attempt) = self.begin(&mut connection, origin, outgoing);
+        let mut answer = pin!(answer);
+        let mut timer = std::mem::take(&mut connection.timer);
+        let answering = |cx: &mut Context<'_>| connection.poll_answer(cx, answer.as_mut());
+        let answered = self.in_time(answering, &attempt, &mut timer).await;
+        connection.timer = timer;
         let answered = answered.and_then(|sent| {
-            sent.map_err(|unanswered| match progress.take_fault() {
+            sent.map_err(|unanswered| match attempt.progress.take_fault() {
                 Some(fault) => of_content(fault),
                 None => from_unanswered(unanswered),
             })
@@ -103,6 +115,19 @@ impl Upstream {
                 reused_connection,
             }),
         }
+    }
+
+    /// Sends the request. Apart, so that the future of the exchange holds no request that is with the library already.
+    fn begin(
+        &self,
+        connection: &mut Connection,
+        origin: &Origin,
+        outgoing: &Outgoing,
+    ) -> (impl Future<Output = connection::Answered> + use<>, Attempt) {
+        let (mut request, progress) = outgoing.to(origin, self, Form::Origin);
+        let interims = Interims::of(&mut request, &outgoing.head.extensions);
+        let answer = connection.send(request, !outgoing.body.is_empty());
+        (answer, Attempt { progress, interims })
     }
 
     /// A connection, under the connector's timers: a new one, or unless `is_fresh` one that becomes free meanwhile. The new
@@ -134,21 +159,24 @@ impl Upstream {
     /// What `answering` comes to, under the first-byte timer.
     async fn in_time<T>(
         &self,
-        answering: impl Future<Output = T>,
-        progress: &Progress,
-        interims: &Interims,
+        mut answering: impl FnMut(&mut Context<'_>) -> Poll<T>,
+        attempt: &Attempt,
+        timer: &mut Timer,
     ) -> Result<T, ForwardError> {
         let limit = self.first_byte_timeout;
-        // Every branch may be dropped: an unfinished exchange is given up with its connection.
-        tokio::select! {
-            biased;
-            answered = answering => Ok(answered),
-            () = progress.stalled_for(limit) => Err(ForwardError::TimedOut { limit }),
-            () = interims.too_many() => {
+        poll_fn(|cx| {
+            if let Poll::Ready(answered) = answering(cx) {
+                return Poll::Ready(Ok(answered));
+            }
+            if attempt.progress.poll_stalled(cx, limit, timer).is_ready() {
+                return Poll::Ready(Err(ForwardError::TimedOut { limit }));
+            }
+            attempt.interims.poll_too_many(cx).map(|()| {
                 let source = InterimFlood.into();
                 Err(ForwardError::Broken { source })
-            }
-        }
+            })
+        })
+        .await
     }
 
     async fn exchange_by_library(
@@ -167,11 +195,12 @@ impl Upstream {
         } else {
             &clients.pooled
         };
-        let (mut request, progress) = outgoing.to(origin, self);
+        let (mut request, progress) = outgoing.to(origin, self, Form::Absolute);
         let mut captured = capture_connection(&mut request);
         let interims = Interims::of(&mut request, &outgoing.head.extensions);
+        let attempt = Attempt { progress, interims };
         let result = self
-            .answer(client, request, &mut captured, &progress, &interims, origin)
+            .answer(client, request, &mut captured, &attempt, origin)
             .await;
         let history = ConnectionHistory::of(&captured);
         match result {
@@ -195,8 +224,7 @@ impl Upstream {
         client: &HttpClient,
         request: Request<Upload>,
         captured: &mut CaptureConnection,
-        progress: &Progress,
-        interims: &Interims,
+        attempt: &Attempt,
         origin: &Origin,
     ) -> Result<Response<Incoming>, ForwardError> {
         let mut response = client.request(request);
@@ -207,12 +235,16 @@ impl Upstream {
             // Another request found out: nobody waits on a connect then.
             () = self.link.disconnected() => return Err(ForwardError::Disconnected),
         };
-        progress.restart();
+        attempt.progress.restart();
         let result = match early {
             Some(result) => result,
-            None => self.in_time(response, progress, interims).await?,
+            None => {
+                let answering = |cx: &mut Context<'_>| Pin::new(&mut response).poll(cx);
+                self.in_time(answering, attempt, &mut Timer::default())
+                    .await?
+            }
         };
-        result.map_err(|error| match progress.take_fault() {
+        result.map_err(|error| match attempt.progress.take_fault() {
             Some(fault) => of_content(fault),
             None => {
                 let history = ConnectionHistory::of(captured);
@@ -229,13 +261,6 @@ impl Failure {
             reused_connection: false,
         }
     }
-}
-
-/// The target as it is sent to an origin (RFC 9112 section 3.2.1).
-fn origin_form(target: &Uri) -> Uri {
-    let path = target.path_and_query().cloned();
-    path.unwrap_or_else(|| PathAndQuery::from_static("/"))
-        .into()
 }
 
 async fn connected(captured: &mut CaptureConnection) {

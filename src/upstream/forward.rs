@@ -40,6 +40,15 @@ pub(super) enum Way {
     Fresh,
 }
 
+/// How the target is written (RFC 9112 section 3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As it is sent to an origin.
+    Origin,
+    /// As the client library takes it.
+    Absolute,
+}
+
 impl Upstream {
     /// Sends a request whose URI is absolute and whose `Host` is set, and returns when the response head is whole.
     /// Tries every origin when a connect fails; retries a safe request without a body once when a pooled connection turns
@@ -48,29 +57,32 @@ impl Upstream {
     ///
     /// # Errors
     /// See [`ForwardError`]; a failure to connect to every origin makes the upstream disconnected and starts the prober.
-    pub async fn send(
+    #[inline]
+    pub fn send(
         &self,
         request: Request<RequestBody>,
-    ) -> Result<Response<ResponseBody>, ForwardError> {
-        self.send_outgoing(Outgoing::new(request, Offer::new), Patience::Wait)
-            .await
+    ) -> impl Future<Output = Result<Response<ResponseBody>, ForwardError>> + Send {
+        // Outside, so that the future does not hold the request as well.
+        let outgoing = Outgoing::new(request, Offer::new);
+        async move { self.send_outgoing(&outgoing, Patience::Wait).await }
     }
 
     /// As [`Upstream::send`], for a request whose content is in memory: it is retried with its content.
     ///
     /// # Errors
     /// As [`Upstream::send`].
-    pub async fn send_whole(
+    #[inline]
+    pub fn send_whole(
         &self,
         request: Request<Bytes>,
-    ) -> Result<Response<ResponseBody>, ForwardError> {
-        self.send_outgoing(Outgoing::new(request, Offer::whole), Patience::Wait)
-            .await
+    ) -> impl Future<Output = Result<Response<ResponseBody>, ForwardError>> + Send {
+        let outgoing = Outgoing::new(request, Offer::whole);
+        async move { self.send_outgoing(&outgoing, Patience::Wait).await }
     }
 
     pub(super) async fn send_outgoing(
         &self,
-        outgoing: Outgoing,
+        outgoing: &Outgoing,
         patience: Patience,
     ) -> Result<Response<ResponseBody>, ForwardError> {
         self.touch();
@@ -86,7 +98,7 @@ impl Upstream {
 
     async fn send_with_permit(
         &self,
-        outgoing: Outgoing,
+        outgoing: &Outgoing,
         patience: Patience,
     ) -> Result<Response<ResponseBody>, ForwardError> {
         self.refuse_while_disconnected()?;
@@ -95,7 +107,7 @@ impl Upstream {
         self.refuse_while_disconnected()?;
 
         let start = Instant::now();
-        let answer = self.try_origins(&outgoing).await?;
+        let answer = self.try_origins(outgoing).await?;
         self.reached();
         self.stats
             .answered(answer.response.status(), start.elapsed());
@@ -155,17 +167,21 @@ impl Outgoing {
         self.head.headers.contains_key(header::UPGRADE)
     }
 
-    /// For one attempt, with an absolute target.
+    /// For one attempt.
     pub(super) fn to(
         &self,
         origin: &Origin,
         upstream: &Upstream,
+        form: Form,
     ) -> (Request<Upload>, Arc<Progress>) {
         let first = upstream.first();
         let (upload, progress) = self.body.upload();
         let mut request = Request::new(upload);
         *request.method_mut() = self.head.method.clone();
-        *request.uri_mut() = origin.target(first, &self.head.uri);
+        *request.uri_mut() = match form {
+            Form::Origin => origin.path_and_query(first, &self.head.uri).into(),
+            Form::Absolute => origin.target(first, &self.head.uri),
+        };
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = self.head.headers.clone();
         if origin.authority != first.authority {

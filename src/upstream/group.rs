@@ -144,9 +144,11 @@ impl Upstream {
 
     /// The origins in the order in which they are tried: the preferred first, the held down last.
     pub(super) fn in_order(&self) -> SmallVec<[&Origin; 4]> {
-        let now = self.common.now_millis();
         let mut origins: SmallVec<[&Origin; 4]> = self.origins.iter().collect();
-        origins.sort_by_key(|origin| origin.held_until.millis() > now);
+        if origins.len() > 1 {
+            let now = self.common.now_millis();
+            origins.sort_by_key(|origin| origin.held_until.millis() > now);
+        }
         origins
     }
 
@@ -288,21 +290,26 @@ impl Origin {
         }
     }
 
-    /// The target on this origin of a request whose URI was made for `effective`: the same path and query, byte for
-    /// byte, below this origin's base path.
+    /// The target on this origin of a request whose URI was made for `effective`.
     pub(super) fn target(&self, effective: &Self, uri: &Uri) -> Uri {
-        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        let path = if self.base_path == effective.base_path {
-            uri.path_and_query().cloned()
-        } else {
-            let rest = path.strip_prefix(&effective.base_path).unwrap_or(path);
-            format!("{}{rest}", self.base_path).parse().ok()
-        };
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(self.scheme.clone());
         parts.authority = Some(self.authority.clone());
-        parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        parts.path_and_query = Some(self.path_and_query(effective, uri));
         Uri::from_parts(parts).expect("scheme, authority and path are all there")
+    }
+
+    /// The same path and query, byte for byte, below this origin's base path.
+    pub(super) fn path_and_query(&self, effective: &Self, uri: &Uri) -> PathAndQuery {
+        let asked = uri.path_and_query();
+        let path = if self.base_path == effective.base_path {
+            asked.cloned()
+        } else {
+            let path = asked.map_or("/", PathAndQuery::as_str);
+            let rest = path.strip_prefix(&effective.base_path).unwrap_or(path);
+            format!("{}{rest}", self.base_path).parse().ok()
+        };
+        path.unwrap_or_else(|| PathAndQuery::from_static("/"))
     }
 
     fn url(&self) -> String {

@@ -5,13 +5,16 @@
 //! reading them costs time and nothing else holds the origin back. Over HTTP/2 the library passes over them: nobody hears
 //! of them, and the first-byte timer alone bounds them.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
 };
 
+use futures_util::task::AtomicWaker;
 use http::{HeaderMap, Request, StatusCode};
-use tokio::sync::Notify;
 
 /// What a 102 every second makes in a quarter of an hour, which is longer than anybody waits for a first byte.
 const INTERIM_MAX: usize = 1_000;
@@ -36,7 +39,7 @@ pub fn on_interim<B>(
 #[derive(Debug, Default)]
 pub(super) struct Interims {
     count: AtomicUsize,
-    too_many: Notify,
+    waiting: AtomicWaker,
 }
 
 impl Interims {
@@ -55,15 +58,20 @@ impl Interims {
         interims
     }
 
-    /// Returns when there have been too many.
-    pub(super) async fn too_many(&self) {
-        self.too_many.notified().await;
+    /// Ready when there have been too many.
+    pub(super) fn poll_too_many(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.waiting.register(cx.waker());
+        if self.count.load(Ordering::Acquire) > INTERIM_MAX {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 
     fn admit(&self) -> bool {
-        let before = self.count.fetch_add(1, Ordering::Relaxed);
+        let before = self.count.fetch_add(1, Ordering::AcqRel);
         if before >= INTERIM_MAX {
-            self.too_many.notify_one();
+            self.waiting.wake();
         }
         before < INTERIM_MAX
     }

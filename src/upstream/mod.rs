@@ -43,6 +43,7 @@ mod body;
 mod content;
 mod interim;
 mod permits;
+mod timer;
 mod upload;
 
 mod error;
@@ -51,7 +52,6 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::content::FileContent;
 pub use self::{
     body::ResponseBody,
     connectivity::{ConnectivityOverride, Transition},
@@ -63,6 +63,7 @@ pub use self::{
     stats::UpstreamStatus,
     verify::{ProbeError, Verified},
 };
+pub(crate) use self::{content::FileContent, timer::Timer};
 
 /// Checked configuration of this module.
 #[derive(Clone, Debug)]

@@ -87,7 +87,7 @@ impl Upstream {
                 Repeat::Once => Way::Twice,
             },
         };
-        self.send_outgoing(outgoing, sending.patience).await
+        self.send_outgoing(&outgoing, sending.patience).await
     }
 }
 

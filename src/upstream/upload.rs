@@ -18,12 +18,13 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, StreamBody};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::{
     RequestBody,
     content::FileContent,
     error::{BodyError, UploadError},
+    timer::Timer,
 };
 
 /// A request body that can be offered to one attempt after another, as long as none has read from it, or it is kept whole
@@ -217,8 +218,13 @@ impl Progress {
         self.note(false);
     }
 
-    /// Returns once nothing was read of the body for `limit`, though the client had something to send or had sent all.
-    pub(super) async fn stalled_for(&self, limit: Duration) {
+    /// Ready once nothing was read of the body for `limit`, though the client had something to send or had sent all.
+    pub(super) fn poll_stalled(
+        &self,
+        cx: &mut Context<'_>,
+        limit: Duration,
+        timer: &mut Timer,
+    ) -> Poll<()> {
         loop {
             let last_read = if self.starved.load(Ordering::Relaxed) {
                 Instant::now()
@@ -227,10 +233,10 @@ impl Progress {
                 self.start + Duration::from_millis(millis)
             };
             let deadline = last_read + limit;
+            ready!(timer.poll_at(cx, deadline));
             if Instant::now() >= deadline {
-                return;
+                return Poll::Ready(());
             }
-            sleep_until(deadline).await;
         }
     }
 
