@@ -5,19 +5,6 @@ use std::{fmt::Write as _, net::IpAddr};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-/// Fields that concern one connection only.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const X_FORWARDED: [HeaderName; 4] = [
     HeaderName::from_static("x-forwarded-for"),
@@ -49,9 +36,22 @@ fn is_protected(name: &str) -> bool {
 /// Removes hop-by-hop and Connection-named fields.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     remove_named(headers);
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
+    remove_all(headers, is_hop_by_hop);
+}
+
+/// Whether a field concerns one connection only.
+pub(crate) fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
 /// Removes the fields that `Connection` names, but for hop-by-hop fields, which have a meaning here.
@@ -61,7 +61,7 @@ pub(crate) fn remove_named(headers: &mut HeaderMap) {
         for option in value.as_bytes().split(|byte| *byte == b',') {
             if let Ok(name) = HeaderName::from_bytes(option.trim_ascii())
                 && !is_protected(name.as_str())
-                && !HOP_BY_HOP.contains(&name)
+                && !is_hop_by_hop(name.as_str())
             {
                 named.push(name);
             }
@@ -72,25 +72,20 @@ pub(crate) fn remove_named(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes what a client may claim about other hops but is not trusted to: `Forwarded`, and whatever begins with
+/// Whether a field is what a client may claim about other hops but is not trusted to: `Forwarded`, and whatever begins with
 /// `X-Forwarded`, of which every framework knows some.
-pub(crate) fn remove_forwarded(headers: &mut HeaderMap) {
-    headers.remove(FORWARDED);
-    remove_all(headers, |name| begins_so(name, "x-forwarded"));
+pub(crate) fn is_claim(name: &str) -> bool {
+    name == "forwarded" || begins_so(name, "x-forwarded")
 }
 
-/// Removes the fields by which some origins let a request be another one than it says. On a read they would have that
-/// other one's answer filed under the key of this one.
-pub(crate) fn remove_overrides(headers: &mut HeaderMap) {
-    remove_all(headers, is_override);
-}
-
-/// Whether there is any of the fields that [`remove_overrides`] removes.
+/// Whether there is any field that is an override.
 pub(crate) fn has_overrides(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| is_override(name.as_str()))
 }
 
-fn is_override(name: &str) -> bool {
+/// Whether it is a field by which some origins let a request be another one than it says. On a read they would have that
+/// other one's answer filed under the key of this one.
+pub(crate) fn is_override(name: &str) -> bool {
     const OVERRIDES: [&str; 14] = [
         "front-end-https",
         "x-host",
@@ -118,7 +113,8 @@ fn begins_so(name: &str, start: &str) -> bool {
     name.len() >= start.len() && name.bytes().zip(start.bytes()).all(is_same)
 }
 
-fn remove_all(headers: &mut HeaderMap, is_unwanted: impl Fn(&str) -> bool) {
+/// Removes the fields whose names are unwanted: one look at each, because hardly any is.
+pub(crate) fn remove_all(headers: &mut HeaderMap, is_unwanted: impl Fn(&str) -> bool) {
     let unwanted: smallvec::SmallVec<[HeaderName; 4]> = headers
         .keys()
         .filter(|name| is_unwanted(name.as_str()))
@@ -180,12 +176,22 @@ pub(crate) fn set_forwarded(
 pub(crate) fn push_address(text: &mut String, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
-            let [first, rest @ ..] = address.octets();
-            text.push_str(itoa::Buffer::new().format(first));
-            for octet in rest {
-                text.push('.');
-                text.push_str(itoa::Buffer::new().format(octet));
+            let mut digits = *b"000.000.000.000";
+            let mut length = 0;
+            for octet in address.octets() {
+                for (power, digit) in [(100, octet / 100), (10, octet / 10 % 10), (1, octet % 10)] {
+                    if octet >= power || power == 1 {
+                        digits[length] = b'0' + digit;
+                        length += 1;
+                    }
+                }
+                // The last one is left out.
+                if length < digits.len() {
+                    digits[length] = b'.';
+                }
+                length += 1;
             }
+            text.push_str(std::str::from_utf8(&digits[..length - 1]).expect("digits and dots"));
         }
         IpAddr::V6(address) => {
             let written = write!(text, "{address}");
@@ -203,13 +209,13 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: Bytes) {
 #[cfg(test)]
 mod tests {
     use super::{
-        has_overrides, push_address, remove_forwarded, remove_hop_by_hop, remove_overrides,
+        has_overrides, is_claim, is_override, push_address, remove_all, remove_hop_by_hop,
     };
     use http::HeaderMap;
 
     #[test]
     fn what_an_origin_may_take_for_a_claim_or_an_override_is_removed() {
-        for (name, is_claim, is_override) in [
+        for (name, claims_so, overrides) in [
             ("forwarded", true, false),
             ("x-forwarded", true, false),
             ("x-forwarded-host", true, false),
@@ -227,12 +233,13 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(name, "a".parse().unwrap());
-            assert_eq!(has_overrides(&headers), is_override, "{name}");
-            let (mut claims, mut overrides) = (headers.clone(), headers);
-            remove_forwarded(&mut claims);
-            assert_eq!(claims.is_empty(), is_claim, "{name}");
-            remove_overrides(&mut overrides);
-            assert_eq!(overrides.is_empty(), is_override, "{name}");
+            assert_eq!(has_overrides(&headers), overrides, "{name}");
+            let mut without_claims = headers.clone();
+            remove_all(&mut without_claims, is_claim);
+            assert_eq!(without_claims.is_empty(), claims_so, "{name}");
+            let mut without_overrides = headers;
+            remove_all(&mut without_overrides, is_override);
+            assert_eq!(without_overrides.is_empty(), overrides, "{name}");
         }
     }
 
