@@ -14,6 +14,7 @@ mod body;
 mod cache_status;
 mod collapse;
 mod connection;
+mod counters;
 mod direct;
 mod effective;
 mod equivalent;
@@ -53,16 +54,15 @@ mod trailers;
 mod tunnel;
 mod write;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method};
-use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    access::AccessLog, collapse::Fills, hold_down::HoldDown, passes::Passes,
+    access::AccessLog, collapse::Fills, counters::Counters, hold_down::HoldDown, passes::Passes,
     refresh_ahead::RefreshAhead, routes::Routes,
 };
 pub use self::{
@@ -77,7 +77,7 @@ use crate::{
     protect::{self, Admission},
     queue::{Queue, WriteSettings},
     store::Store,
-    telemetry::{self, DecisionLabels, DurationLabels, LimiterLabels, Metrics, RequestLabels},
+    telemetry::{self, LimiterLabels, Metrics},
     upstream::Upstreams,
 };
 
@@ -201,34 +201,20 @@ pub struct Gateway {
     // Places for fills that nobody asked for.
     unasked_fills: Arc<Semaphore>,
     access: AccessLog,
-    // One for each route, and the last for requests without one.
-    hits: Vec<HitCounters>,
+    counters: Counters,
     router: axum::Router<Arc<Gateway>>,
     tasks: TaskTracker,
     draining: CancellationToken,
 }
 
-/// The counters of fresh hits of one route, looked up once so that a hit does not.
-struct HitCounters {
-    requests: Counter,
-    decisions: Counter,
-    duration: Histogram,
-}
-
 impl Gateway {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let hits = parts
-            .routes
-            .iter()
-            .map(|route| route.name.as_str())
-            .chain(["forward"]);
+        let names = parts.routes.iter().map(|route| route.name.as_str());
+        let counters = Counters::new(&parts.metrics, names);
         parts
             .store
             .watch(invalidation::watched(&parts.routes, &parts.upstreams));
-        let hits = hits
-            .map(|route| HitCounters::of(&parts.metrics, route))
-            .collect();
         Arc::new(Self {
             store: parts.store,
             queue: parts.queue,
@@ -253,7 +239,7 @@ impl Gateway {
             )),
             unasked_fills: Arc::new(Semaphore::new(parts::UNASKED_FILLS_MAX)),
             access: AccessLog::new(parts.telemetry.access_hits, parts.telemetry.access_other),
-            hits,
+            counters,
             router: own_paths::router(),
             tasks: parts.tasks,
             draining: parts.draining,
@@ -265,46 +251,10 @@ impl Gateway {
         effective::effective_url(self, url)
     }
 
-    fn hit_counters(&self, route: Option<usize>) -> &HitCounters {
-        let index = route.unwrap_or(self.hits.len() - 1);
-        &self.hits[index]
-    }
-
     fn count_rate_limited(&self) {
         self.metrics
             .rate_limited
             .get_or_create(&LimiterLabels { limiter: "client" })
             .inc();
-    }
-}
-
-impl HitCounters {
-    fn of(metrics: &Metrics, route: &str) -> Self {
-        let cache = access::CacheUse::Hit.as_str();
-        let requests = RequestLabels {
-            route: route.to_owned(),
-            method: "GET",
-            code: 200,
-            cache,
-        };
-        let duration = DurationLabels {
-            route: route.to_owned(),
-            cache,
-        };
-        let decision = DecisionLabels {
-            route: route.to_owned(),
-            reason: cache,
-        };
-        Self {
-            requests: metrics.requests.get_or_create(&requests).clone(),
-            decisions: metrics.cache_decisions.get_or_create(&decision).clone(),
-            duration: metrics.request_duration.get_or_create(&duration).clone(),
-        }
-    }
-
-    fn count(&self, took: Duration) {
-        self.requests.inc();
-        self.decisions.inc();
-        self.duration.observe(took.as_secs_f64());
     }
 }

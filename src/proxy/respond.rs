@@ -13,6 +13,7 @@ use super::{
     body::Body,
     cache_status::CacheStatus,
     connection::Peer,
+    counters::Answered,
     guarded_io::Answering,
     identity::via_downstream,
     problem::Problem,
@@ -25,7 +26,7 @@ use crate::{
         is_read_method, select_bytes,
     },
     store::{Store, StoredResponse},
-    telemetry::{DecisionLabels, DurationLabels, RequestLabels, RouteLabels},
+    telemetry::RouteLabels,
 };
 
 /// Fields that an answer has besides those stored: Age, Cache-Status, Via, the length, and what the HTTP library adds.
@@ -241,9 +242,8 @@ impl Ending<'_> {
             .headers_mut()
             .append(header::VIA, via_downstream(self.version));
         self.mark_pending_writes(&mut response);
-        let counters = self
-            .gateway
-            .hit_counters(self.arrival.and_then(|arrival| arrival.route));
+        let route = self.arrival.and_then(|arrival| arrival.route);
+        let counters = self.gateway.counters.hits(route);
         let now = Instant::now();
         if response.status() == StatusCode::OK && *self.method == Method::GET {
             counters.count(now - self.began);
@@ -306,29 +306,16 @@ impl Ending<'_> {
     }
 
     fn count(&self, status: StatusCode, cache: CacheUse, reason: Option<Reason>) {
-        let metrics = &self.gateway.metrics;
-        let route = self.route().to_owned();
-        let (cache, method) = (cache.as_str(), method_label(self.method));
-        let labels = RequestLabels {
-            route: route.clone(),
-            method,
-            code: status.as_u16(),
+        let answered = Answered {
+            route: self.route(),
+            method: method_label(self.method),
+            status,
             cache,
+            reason,
         };
-        metrics.requests.get_or_create(&labels).inc();
-        let labels = DurationLabels {
-            route: route.clone(),
-            cache,
-        };
-        metrics
-            .request_duration
-            .get_or_create(&labels)
-            .observe(self.began.elapsed().as_secs_f64());
-        let reason = reason.map_or(cache, Reason::as_str);
-        metrics
-            .cache_decisions
-            .get_or_create(&DecisionLabels { route, reason })
-            .inc();
+        let route = self.arrival.and_then(|arrival| arrival.route);
+        let (counters, metrics) = (&self.gateway.counters, &self.gateway.metrics);
+        counters.count(metrics, route, &answered, self.began.elapsed());
     }
 }
 

@@ -1,0 +1,224 @@
+//! The counters of answered requests. What is looked up by labels is kept, so that whatever is answered alike, as nearly
+//! everything is, finds its counters without them.
+
+use std::{sync::OnceLock, time::Duration};
+
+use http::StatusCode;
+use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
+
+use super::access::CacheUse;
+use crate::{
+    policy::Reason,
+    telemetry::{DecisionLabels, DurationLabels, Metrics, RequestLabels},
+};
+
+/// Kinds of answers that are kept of one route; more than most have. What finds its slot taken is looked up each time.
+const SLOTS: usize = 32;
+
+/// What of an answered request makes its labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answered<'a> {
+    /// The route's name.
+    pub(crate) route: &'a str,
+    /// As a label.
+    pub(crate) method: &'static str,
+    pub(crate) status: StatusCode,
+    pub(crate) cache: CacheUse,
+    pub(crate) reason: Option<Reason>,
+}
+
+/// The counters of all routes.
+pub(crate) struct Counters {
+    /// Of each route, and the last of requests without one.
+    routes: Vec<Route>,
+}
+
+struct Route {
+    hits: Series,
+    slots: [OnceLock<Box<Known>>; SLOTS],
+}
+
+struct Known {
+    route: String,
+    answered: Answered<'static>,
+    series: Series,
+}
+
+/// The counters of one kind of answer.
+pub(crate) struct Series {
+    requests: Counter,
+    decisions: Counter,
+    duration: Histogram,
+}
+
+impl Counters {
+    /// For routes of these names.
+    pub(crate) fn new<'a>(metrics: &Metrics, routes: impl Iterator<Item = &'a str>) -> Self {
+        let routes = routes.chain(["forward"]);
+        Self {
+            routes: routes.map(|route| Route::new(metrics, route)).collect(),
+        }
+    }
+
+    /// Those of a fresh hit of a GET.
+    pub(crate) fn hits(&self, route: Option<usize>) -> &Series {
+        &self.of(route).hits
+    }
+
+    /// Counts a request that took so long.
+    pub(crate) fn count(
+        &self,
+        metrics: &Metrics,
+        route: Option<usize>,
+        answered: &Answered<'_>,
+        took: Duration,
+    ) {
+        let slot = &self.of(route).slots[answered.slot()];
+        let known = slot.get_or_init(|| Box::new(Known::of(metrics, answered)));
+        if known.is_of(answered) {
+            known.series.count(took);
+        } else {
+            Series::of(metrics, answered).count(took);
+        }
+    }
+
+    fn of(&self, route: Option<usize>) -> &Route {
+        &self.routes[route.unwrap_or(self.routes.len() - 1)]
+    }
+}
+
+impl Answered<'_> {
+    fn slot(&self) -> usize {
+        let status = usize::from(self.status.as_u16());
+        let reason = self.reason.map_or(0, |reason| reason.as_str().len());
+        (status + self.cache as usize * 5 + self.method.len() * 11 + reason * 13) % SLOTS
+    }
+}
+
+impl Route {
+    fn new(metrics: &Metrics, route: &str) -> Self {
+        let hit = Answered {
+            route,
+            method: "GET",
+            status: StatusCode::OK,
+            cache: CacheUse::Hit,
+            reason: None,
+        };
+        Self {
+            hits: Series::of(metrics, &hit),
+            slots: std::array::from_fn(|_| OnceLock::new()),
+        }
+    }
+}
+
+impl Known {
+    fn of(metrics: &Metrics, answered: &Answered<'_>) -> Self {
+        Self {
+            route: answered.route.to_owned(),
+            answered: Answered {
+                route: "",
+                ..*answered
+            },
+            series: Series::of(metrics, answered),
+        }
+    }
+
+    fn is_of(&self, answered: &Answered<'_>) -> bool {
+        let known = Answered {
+            route: &self.route,
+            ..self.answered
+        };
+        known == *answered
+    }
+}
+
+impl Series {
+    fn of(metrics: &Metrics, answered: &Answered<'_>) -> Self {
+        let (route, cache) = (answered.route, answered.cache.as_str());
+        let requests = RequestLabels {
+            route: route.to_owned(),
+            method: answered.method,
+            code: answered.status.as_u16(),
+            cache,
+        };
+        let duration = DurationLabels {
+            route: route.to_owned(),
+            cache,
+        };
+        let decision = DecisionLabels {
+            route: route.to_owned(),
+            reason: answered.reason.map_or(cache, Reason::as_str),
+        };
+        Self {
+            requests: metrics.requests.get_or_create_owned(&requests),
+            decisions: metrics.cache_decisions.get_or_create_owned(&decision),
+            duration: metrics.request_duration.get_or_create_owned(&duration),
+        }
+    }
+
+    /// Counts a request that took so long.
+    pub(crate) fn count(&self, took: Duration) {
+        self.requests.inc();
+        self.decisions.inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::StatusCode;
+
+    use super::{Answered, CacheUse, Counters, Reason};
+    use crate::telemetry::Metrics;
+
+    #[test]
+    fn every_kind_of_answer_is_counted_under_its_own_labels() {
+        let metrics = Metrics::new();
+        let counters = Counters::new(&metrics, ["api"].into_iter());
+        let miss = Answered {
+            route: "api",
+            method: "GET",
+            status: StatusCode::OK,
+            cache: CacheUse::Miss,
+            reason: Some(Reason::NoStore),
+        };
+        // Of other names without a route, and with statuses that take each other's slots.
+        let others = ["tunnel", "gateway", "none"].map(|route| Answered { route, ..miss });
+        let statuses = [100, 132, 164, 599].map(|status| Answered {
+            status: StatusCode::from_u16(status).unwrap(),
+            ..miss
+        });
+        for _ in 0..2 {
+            counters.count(&metrics, Some(0), &miss, Duration::ZERO);
+            for other in &others {
+                counters.count(&metrics, None, other, Duration::ZERO);
+            }
+            for status in &statuses {
+                counters.count(&metrics, Some(0), status, Duration::ZERO);
+            }
+        }
+        counters.hits(Some(0)).count(Duration::ZERO);
+        let text = metrics.encode();
+        let check = |route: &str, code: u16, cache: &str, count: u64| {
+            let line = format!(
+                "hardtack_requests_total{{route=\"{route}\",method=\"GET\",code=\"{code}\",cache=\"{cache}\"}} {count}\n"
+            );
+            assert!(text.contains(&line), "{line}{text}");
+        };
+        check("api", 200, "miss", 2);
+        check("api", 200, "hit", 1);
+        for other in others {
+            check(other.route, 200, "miss", 2);
+        }
+        for status in statuses {
+            check("api", status.status.as_u16(), "miss", 2);
+        }
+        let decisions = "hardtack_cache_decisions_total{route=\"api\",reason=\"no-store\"} 10\n";
+        assert!(text.contains(decisions), "{text}");
+        let durations =
+            "hardtack_request_duration_seconds_count{route=\"api\",cache=\"miss\"} 10\n";
+        assert!(text.contains(durations), "{text}");
+    }
+}
