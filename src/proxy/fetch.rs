@@ -95,7 +95,7 @@ impl Part {
 
 impl Fetch<'_> {
     /// The answer.
-    pub(crate) async fn answer(self) -> Reply {
+    pub(crate) async fn answer(&self) -> Reply {
         if let Some(reply) = self.held_down() {
             return reply;
         }
@@ -152,10 +152,10 @@ impl Fetch<'_> {
             Ok(answered) => answered,
             Err(failed) => return Settled::Reply(self.for_failure(&failed)),
         };
-        let (status, head) = (answered.response.status(), answered.head());
+        let head = answered.head();
         let judgement = policy::judge(&self.request, &head, None, self.settings);
         let headers = self.request.headers;
-        fill::note_whether_shared(self.gateway, self.key, headers, &judgement, status);
+        fill::note_whether_shared(self.gateway, self.key, headers, &judgement, &head);
         if let Judgement::Pass(reason) = judgement {
             return Settled::Reply(self.pass(answered.response, reason));
         }
@@ -189,8 +189,8 @@ impl Fetch<'_> {
 
     /// A key whose origin failed a moment ago is not asked again while a stored response may stand in.
     fn held_down(&self) -> Option<Reply> {
-        let now = self.gateway.clock.now();
         let stored = self.stored.as_ref()?;
+        let now = self.gateway.clock.now();
         if self.forward.why != ForwardReason::Stale || !self.gateway.hold_down.holds(self.key, now)
         {
             return None;

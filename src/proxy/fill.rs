@@ -36,7 +36,8 @@ use super::{
 };
 use crate::{
     policy::{
-        self, CacheKey, Extent, Failure, Judgement, Mode, Reason, RequestHead, Settings, StoredHead,
+        self, CacheKey, Extent, Failure, Judgement, Mode, Reason, RequestHead, ResponseHead,
+        Settings, StoredHead,
     },
     store::{Published, StoredResponse, Ticket},
     telemetry::OutcomeLabels,
@@ -360,7 +361,8 @@ async fn settle(
     }
     gateway.hold_down.succeeded(&fill.target.key);
     if plan.is_shared {
-        note_whether_shared(gateway, &fill.target.key, &plan.headers, &judgement, status);
+        let (key, answer) = (&fill.target.key, answered.head());
+        note_whether_shared(gateway, key, &plan.headers, &judgement, &answer);
     }
     match judgement {
         Judgement::Store(head) => {
@@ -393,13 +395,14 @@ pub(super) fn note_whether_shared(
     key: &CacheKey,
     headers: &HeaderMap,
     judgement: &Judgement,
-    status: StatusCode,
+    answer: &ResponseHead<'_>,
 ) {
+    let status = answer.status;
     let is_in_trouble = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
     match judgement {
         // Of an origin in trouble one answer at a time is enough.
         Judgement::Pass(_) if !is_in_trouble => {
-            gateway.passes.note(key, headers, gateway.clock.now());
+            gateway.passes.note(key, headers, answer.response_time);
         }
         _ => gateway.passes.forget(key, headers),
     }

@@ -13,8 +13,13 @@
 //!                                                     └─► problem 504
 //! ```
 
-use std::{pin::pin, sync::Arc};
+use std::{
+    future::{Future, ready},
+    pin::pin,
+    sync::Arc,
+};
 
+use futures_util::future::{BoxFuture, Either};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tower_service::Service as _;
@@ -47,13 +52,13 @@ use crate::{
     upstream::RequestBody,
 };
 
-/// Answers a request.
-pub(crate) async fn answer(
+/// Answers a request. The future is moved to where it stays, so it is made of what it keeps, and of nothing twice.
+pub(crate) fn answer(
     gateway: Arc<Gateway>,
     peer: Peer,
     admitted: Admitted,
     request: Request<Incoming>,
-) -> Response<Body> {
+) -> impl Future<Output = Response<Body>> + Send {
     let answering = peer.shared.answering();
     let (method, target, version) = (
         request.method().clone(),
@@ -66,74 +71,74 @@ pub(crate) async fn answer(
         Ok(arrival) => (Some(Arrival { interim, ..arrival }), None),
         Err(problem) => (None, Some(problem)),
     };
-    let ending = Ending {
-        gateway: &gateway,
-        peer: &peer,
-        method: &method,
-        target: &target,
-        version,
-        id,
-        began,
-        arrival: arrival.as_ref(),
-    };
-    // Dropped with this future when the client hangs up before it is answered; that leaves an access event too.
-    let unanswered = ending.unanswered();
-    let reply = match (&arrival, problem) {
-        (Some(arrival), _) => {
-            let going = pin!(go(&gateway, &peer, arrival, request));
-            interim::relay(heads, &peer.shared.interim, going).await
-        }
-        (None, problem) => {
-            let internal = || Problem::new(Reason::Internal, "a request without a destination");
-            Reply::problem(problem.unwrap_or_else(internal), id)
-        }
-    };
-    unanswered.finish(reply, answering)
+    async move {
+        let ending = Ending {
+            gateway: &gateway,
+            peer: &peer,
+            method: &method,
+            target: &target,
+            version,
+            id,
+            began,
+            arrival: arrival.as_ref(),
+        };
+        // Dropped with this future when the client hangs up before it is answered; that leaves an access event too.
+        let unanswered = ending.unanswered();
+        let reply = match (&arrival, problem) {
+            (Some(arrival), _) => {
+                let going = pin!(go(&gateway, &peer, arrival, request));
+                interim::relay(heads, &peer.shared.interim, going).await
+            }
+            (None, problem) => {
+                let internal = || Problem::new(Reason::Internal, "a request without a destination");
+                Reply::problem(problem.unwrap_or_else(internal), id)
+            }
+        };
+        unanswered.finish(reply, answering)
+    }
 }
 
 /// What is not a read is boxed: the future of a read, of which there are the most, would be as large as the largest of all.
-async fn go(
-    gateway: &Arc<Gateway>,
-    peer: &Peer,
-    arrival: &Arrival,
+fn go<'a>(
+    gateway: &'a Arc<Gateway>,
+    peer: &'a Peer,
+    arrival: &'a Arrival,
     request: Request<Incoming>,
-) -> Reply {
+) -> Either<impl Future<Output = Reply> + Send + 'a, BoxFuture<'a, Reply>> {
     if let Destination::Upstream(effective) = &arrival.destination
         && let Some(route) = write::route_of(gateway, arrival, &request)
     {
         let request = request.map(|body| direct::upload(arrival, body));
         let answering = write::answer(gateway, peer, arrival, effective, route, request);
-        return Box::pin(answering).await;
+        return Either::Right(Box::pin(answering));
     }
-    match &arrival.destination {
-        Destination::Own => Box::pin(own(gateway, arrival, request)).await,
-        Destination::Tunnel(_) | Destination::Upstream(_)
-            if is_cut_off(gateway, arrival, &request) =>
-        {
-            cut_off(arrival)
+    let effective = match &arrival.destination {
+        Destination::Own => return Either::Right(Box::pin(own(gateway, arrival, request))),
+        _ if is_cut_off(gateway, arrival, &request) => {
+            return Either::Right(Box::pin(ready(cut_off(arrival))));
         }
         Destination::Tunnel(authority) => {
-            Box::pin(tunnel::answer(gateway, peer, arrival, authority, request)).await
+            let answering = tunnel::answer(gateway, peer, arrival, authority, request);
+            return Either::Right(Box::pin(answering));
         }
-        Destination::Upstream(effective) if may_be_stored(&request) => {
-            let request = request.map(|body| direct::upload(arrival, body));
-            read(gateway, peer, arrival, effective, request).await
-        }
-        Destination::Upstream(effective) if is_query(&request) => {
-            let request = request.map(|body| direct::upload(arrival, body));
-            Box::pin(query(gateway, peer, arrival, effective, request)).await
-        }
-        Destination::Upstream(effective) => {
-            let request = request.map(|body| direct::upload(arrival, body));
-            let bypass = *request.method() == Method::GET;
-            let why = if bypass {
-                ForwardReason::Bypass
-            } else {
-                ForwardReason::Method
-            };
-            Box::pin(unread(gateway, peer, arrival, effective, why, request)).await
-        }
+        Destination::Upstream(effective) => effective,
+    };
+    let is_read = may_be_stored(&request);
+    let request = request.map(|body| direct::upload(arrival, body));
+    if is_read {
+        return Either::Left(read(gateway, peer, arrival, effective, request));
     }
+    if is_query(&request) {
+        return Either::Right(Box::pin(query(gateway, peer, arrival, effective, request)));
+    }
+    let why = if *request.method() == Method::GET {
+        ForwardReason::Bypass
+    } else {
+        ForwardReason::Method
+    };
+    Either::Right(Box::pin(unread(
+        gateway, peer, arrival, effective, why, request,
+    )))
 }
 
 /// The gateway's own paths: the one place where a request meets the router.
@@ -240,103 +245,105 @@ async fn unread(
 }
 
 /// A read: gather facts, decide, act.
-async fn read(
-    gateway: &Arc<Gateway>,
-    peer: &Peer,
-    arrival: &Arrival,
-    effective: &Effective,
+fn read<'a>(
+    gateway: &'a Arc<Gateway>,
+    peer: &'a Peer,
+    arrival: &'a Arrival,
+    effective: &'a Effective,
     mut request: Request<RequestBody>,
-) -> Reply {
+) -> impl Future<Output = Reply> + Send + 'a {
     // What `Connection` takes off never reaches the origin, so it may not choose a variant either.
     remove_named(request.headers_mut());
-    if !gateway.queue.has_no_pending() {
-        let (method, headers) = (request.method(), request.headers());
-        let overlay = write::overlay(gateway, arrival, effective, method, headers);
-        // Boxed, because it is rare, and larger than what follows.
-        if let Some(reply) = Box::pin(overlay).await {
-            return reply;
-        }
-    }
-    let key = effective.cache_key();
-    let resource = lookup(gateway, &key).await;
-    let selected = resource
-        .as_ref()
-        .and_then(|resource| select(resource, request.headers()));
-    let head = RequestHead::new(request.method(), request.headers(), false);
-    let found = match (&resource, &selected) {
-        (_, Some(stored)) => Lookup::of(&head, &stored.head, stored.body.len()),
-        (Some(_), None) => Lookup::OtherVariants,
-        (None, None) => Lookup::Nothing,
-    };
-    let connectivity = effective.upstream(gateway).connectivity();
-    let now = gateway.clock.now();
-    let mode = gateway.modes.effective(arrival.route, now);
-    // What answers the request, or stands in; and what it can only be completed from.
-    let (stored, part) = match found {
-        Lookup::Part(_) => (None, selected.as_ref()),
-        _ => (selected.as_ref(), None),
-    };
-    let decide = |found| {
-        let settings = arrival.settings(gateway);
-        policy::decide(&head, found, connectivity, mode, settings, now)
-    };
-    let decision = decide(found);
-    let equivalent = match decision {
-        Decision::Reuse(_) => None,
-        _ => equivalent::find(gateway, &key, &head).await,
-    };
-    if let Some(Equivalent { resource, stored }) = &equivalent
-        && let Decision::Reuse(reuse) = decide(Lookup::Stored(&stored.head))
-    {
-        return reuse_stored(gateway, arrival, resource, stored, &request, &reuse, mode);
-    }
-    match decision {
-        Decision::Reuse(reuse) => match (&resource, stored) {
-            (Some(resource), Some(stored)) => {
-                reuse_stored(gateway, arrival, resource, stored, &request, &reuse, mode)
+    async move {
+        if !gateway.queue.has_no_pending() {
+            let (method, headers) = (request.method(), request.headers());
+            let overlay = write::overlay(gateway, arrival, effective, method, headers);
+            // Boxed, because it is rare, and larger than what follows.
+            if let Some(reply) = Box::pin(overlay).await {
+                return reply;
             }
-            _ => Reply::problem(
-                Problem::new(Reason::Internal, "nothing to reuse"),
-                arrival.id,
-            ),
-        },
-        Decision::Unsatisfiable(reason) => unsatisfiable(arrival, reason, mode),
-        Decision::Forward(forward)
-            if *request.method() != Method::HEAD && forward.why != ForwardReason::Bypass =>
-        {
-            let settings = arrival.settings(gateway).under(mode);
-            let (stored, stored_key) = match (stored, &equivalent) {
-                (None, Some(other)) => (Some(&other.stored), &other.resource.key),
-                (own, _) => (own, &key),
-            };
-            let settings = settings.as_ref();
-            let fetch = Fetch {
-                gateway,
-                arrival,
-                key: &key,
-                request: head,
-                stored: stored.cloned(),
-                stored_key,
-                part: part.cloned(),
-                forward,
-                mode,
-                settings,
-            };
-            fetch.answer().await
         }
-        Decision::Forward(forward) => {
-            let settings = arrival.settings(gateway).under(mode);
-            let (why, settings) = (forward.why, settings.as_ref());
-            let direct = Direct {
-                gateway,
-                peer,
-                arrival,
-                effective,
-                why,
-                settings,
-                stored: stored.cloned(),
-            };
-            Box::pin(direct.answer(request)).await
+        let key = effective.cache_key();
+        let resource = lookup(gateway, &key).await;
+        let selected = resource
+            .as_ref()
+            .and_then(|resource| select(resource, request.headers()));
+        let head = RequestHead::new(request.method(), request.headers(), false);
+        let found = match (&resource, &selected) {
+            (_, Some(stored)) => Lookup::of(&head, &stored.head, stored.body.len()),
+            (Some(_), None) => Lookup::OtherVariants,
+            (None, None) => Lookup::Nothing,
+        };
+        let connectivity = effective.upstream(gateway).connectivity();
+        let now = gateway.clock.now();
+        let mode = gateway.modes.effective(arrival.route, now);
+        // What answers the request, or stands in; and what it can only be completed from.
+        let (stored, part) = match found {
+            Lookup::Part(_) => (None, selected.as_ref()),
+            _ => (selected.as_ref(), None),
+        };
+        let decide = |found| {
+            let settings = arrival.settings(gateway);
+            policy::decide(&head, found, connectivity, mode, settings, now)
+        };
+        let decision = decide(found);
+        let equivalent = match decision {
+            Decision::Reuse(_) => None,
+            _ => equivalent::find(gateway, &key, &head).await,
+        };
+        if let Some(Equivalent { resource, stored }) = &equivalent
+            && let Decision::Reuse(reuse) = decide(Lookup::Stored(&stored.head))
+        {
+            return reuse_stored(gateway, arrival, resource, stored, &request, &reuse, mode);
+        }
+        match decision {
+            Decision::Reuse(reuse) => match (&resource, stored) {
+                (Some(resource), Some(stored)) => {
+                    reuse_stored(gateway, arrival, resource, stored, &request, &reuse, mode)
+                }
+                _ => Reply::problem(
+                    Problem::new(Reason::Internal, "nothing to reuse"),
+                    arrival.id,
+                ),
+            },
+            Decision::Unsatisfiable(reason) => unsatisfiable(arrival, reason, mode),
+            Decision::Forward(forward)
+                if *request.method() != Method::HEAD && forward.why != ForwardReason::Bypass =>
+            {
+                let settings = arrival.settings(gateway).under(mode);
+                let (stored, stored_key) = match (stored, &equivalent) {
+                    (None, Some(other)) => (Some(&other.stored), &other.resource.key),
+                    (own, _) => (own, &key),
+                };
+                let settings = settings.as_ref();
+                let fetch = Fetch {
+                    gateway,
+                    arrival,
+                    key: &key,
+                    request: head,
+                    stored: stored.cloned(),
+                    stored_key,
+                    part: part.cloned(),
+                    forward,
+                    mode,
+                    settings,
+                };
+                fetch.answer().await
+            }
+            Decision::Forward(forward) => {
+                let settings = arrival.settings(gateway).under(mode);
+                let (why, settings) = (forward.why, settings.as_ref());
+                let direct = Direct {
+                    gateway,
+                    peer,
+                    arrival,
+                    effective,
+                    why,
+                    settings,
+                    stored: stored.cloned(),
+                };
+                Box::pin(direct.answer(request)).await
+            }
         }
     }
 }

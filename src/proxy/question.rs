@@ -55,7 +55,7 @@ impl Answered {
 
 impl Question<'_> {
     /// Asks it. Returns with the head of the answer, or why there is none.
-    pub(super) async fn ask(self) -> Result<Answered, Failed> {
+    pub(super) async fn ask(&self) -> Result<Answered, Failed> {
         let outgoing = self.outgoing()?;
         let request_time = self.gateway.clock.now();
         let sent = self.upstream.send_whole(outgoing).await;
