@@ -182,6 +182,8 @@ where
         .with_upgrades();
     tokio::pin!(connection);
     tokio::select! {
+        // In this order, because every hit comes by and a fair choice costs a random number.
+        biased;
         ended = &mut connection => return ended,
         () = gateway.draining.cancelled() => connection.as_mut().graceful_shutdown(),
     }
