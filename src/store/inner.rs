@@ -13,11 +13,11 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Config, Stats, StoreError,
+    absent::Absent,
     disk::{Backing, Disk, DiskError},
     id::Namer,
     labels::LabelIndex,
     memory::{Behind, Memory},
-    noted::Noted,
     pending::{Pending, SELECTOR_JOBS_MAX},
     purges::PurgeLog,
     queries::Queries,
@@ -30,8 +30,7 @@ use crate::{
     telemetry::{EvictionLabels, Metrics, OperationLabels, TierLabels},
 };
 
-/// Reads of the disk tier at the same time. More would only queue at the disk, each with a thread and what the allocator
-/// keeps for it: 64 took 37 MiB more than these after a minute of churn, and 4 no less.
+/// Reads of the disk tier at the same time. More would only queue at the disk, each with a thread.
 const READS_MAX: usize = 16;
 
 /// How often the use of a stored response is reported to the disk tier, where only the order of use matters.
@@ -44,12 +43,7 @@ pub(super) struct Inner {
     pub(super) namer: Namer,
     pub(super) purges: Arc<PurgeLog>,
     pub(super) memory: Memory,
-    /// Keys of which the disk had nothing, in a generation of [`Memory`]: whatever is published under the key, or written,
-    /// begins another. A read of what is never stored need not go there each time.
-    pub(super) absent: Noted,
-    /// Stored responses whose use was reported, in an interval of reports: one found on disk again and again, for which
-    /// memory has no room, is not reported as often.
-    pub(super) reported: Noted,
+    pub(super) absent: Absent,
     pub(super) pending: Pending,
     pub(super) queries: Queries,
     pub(super) labels: Arc<LabelIndex>,
@@ -119,8 +113,7 @@ impl Inner {
         );
         Self {
             memory: Memory::new(config.memory_bytes, behind, evictions),
-            absent: Noted::new(),
-            reported: Noted::new(),
+            absent: Absent::new(),
             namer,
             config,
             clock,
@@ -158,13 +151,9 @@ impl Inner {
             return;
         }
         let now = self.clock.now();
-        if !variant.report_is_due(now, REPORT_INTERVAL_MILLIS) {
-            return;
-        }
-        let interval = now.as_millis().cast_unsigned() / REPORT_INTERVAL_MILLIS;
-        let id = variant.id();
-        if self.reported.has(&id, interval) || self.pending.try_touch(id, variant.hits()) {
-            self.reported.note(&id, interval);
+        if variant.report_is_due(now, REPORT_INTERVAL_MILLIS)
+            && self.pending.try_touch(variant.id(), variant.hits())
+        {
             variant.set_reported(now);
         }
     }

@@ -42,7 +42,7 @@ impl Inner {
     /// Whether no tier has anything of `key`, as far as is known without the disk.
     fn is_absent(&self, key: &CacheKey) -> bool {
         let generation = self.memory.generation(key.as_str());
-        self.disk.is_none() || self.absent.has(key.as_str(), generation)
+        self.disk.is_none() || self.absent.is_noted(key.as_str(), generation)
     }
 
     pub(super) async fn lookup(

@@ -12,6 +12,7 @@
 //!
 //! Locks, always in this order and never across an await: the purge log, a stripe of the memory tier, what is pending.
 
+mod absent;
 #[cfg(feature = "benchmarks")]
 pub(crate) mod benchmarks;
 mod body;
@@ -27,7 +28,6 @@ mod labels;
 mod listing;
 mod lookup;
 mod memory;
-mod noted;
 mod paths;
 mod pending;
 mod publish;
