@@ -12,8 +12,11 @@ use crate::{
     telemetry::{DecisionLabels, DurationLabels, Metrics, RequestLabels},
 };
 
-/// Kinds of answers that are kept of one route; more than most have. What finds its slot taken is looked up each time.
-const SLOTS: usize = 32;
+/// Kinds of answers that are kept of one route; more than most have. What finds its slots taken is looked up each time.
+const SLOTS: usize = 64;
+
+/// Slots that are looked at.
+const PROBES: usize = 4;
 
 /// What of an answered request makes its labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,13 +76,15 @@ impl Counters {
         answered: &Answered<'_>,
         took: Duration,
     ) {
-        let slot = &self.of(route).slots[answered.slot()];
-        let known = slot.get_or_init(|| Box::new(Known::of(metrics, answered)));
-        if known.is_of(answered) {
-            known.series.count(took);
-        } else {
-            Series::of(metrics, answered).count(took);
+        let slots = &self.of(route).slots;
+        for slot in answered.slots() {
+            let known = slots[slot].get_or_init(|| Box::new(Known::of(metrics, answered)));
+            if known.is_of(answered) {
+                known.series.count(took);
+                return;
+            }
         }
+        Series::of(metrics, answered).count(took);
     }
 
     fn of(&self, route: Option<usize>) -> &Route {
@@ -88,10 +93,25 @@ impl Counters {
 }
 
 impl Answered<'_> {
-    fn slot(&self) -> usize {
-        let status = usize::from(self.status.as_u16());
-        let reason = self.reason.map_or(0, |reason| reason.as_str().len());
-        (status + self.cache as usize * 5 + self.method.len() * 11 + reason * 13) % SLOTS
+    /// Where to look for it: each part weighs so much that no two common kinds share all of their slots.
+    fn slots(&self) -> impl Iterator<Item = usize> {
+        let method = self
+            .method
+            .bytes()
+            .fold(0, |sum, byte| sum * 31 + usize::from(byte));
+        let reason = self.reason.map_or(0, |reason| reason as usize + 1);
+        let mixed = [
+            usize::from(self.status.as_u16()),
+            self.cache as usize,
+            method,
+            reason,
+        ]
+        .into_iter()
+        .fold(0_usize, |sum, part| {
+            (sum ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        });
+        let first = mixed >> (usize::BITS - SLOTS.trailing_zeros());
+        (first..first + PROBES).map(|slot| slot % SLOTS)
     }
 }
 
@@ -166,7 +186,7 @@ impl Series {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{collections::HashSet, time::Duration};
 
     use http::StatusCode;
 
@@ -184,12 +204,13 @@ mod tests {
             cache: CacheUse::Miss,
             reason: Some(Reason::NoStore),
         };
-        // Of other names without a route, and with statuses that take each other's slots.
+        // Of other names without a route, and with more statuses than there are slots.
         let others = ["tunnel", "gateway", "none"].map(|route| Answered { route, ..miss });
-        let statuses = [100, 132, 164, 599].map(|status| Answered {
+        let statuses = (300..400).map(|status| Answered {
             status: StatusCode::from_u16(status).unwrap(),
             ..miss
         });
+        let statuses: Vec<_> = statuses.collect();
         for _ in 0..2 {
             counters.count(&metrics, Some(0), &miss, Duration::ZERO);
             for other in &others {
@@ -215,10 +236,36 @@ mod tests {
         for status in statuses {
             check("api", status.status.as_u16(), "miss", 2);
         }
-        let decisions = "hardtack_cache_decisions_total{route=\"api\",reason=\"no-store\"} 10\n";
+        let decisions = "hardtack_cache_decisions_total{route=\"api\",reason=\"no-store\"} 202\n";
         assert!(text.contains(decisions), "{text}");
         let durations =
-            "hardtack_request_duration_seconds_count{route=\"api\",cache=\"miss\"} 10\n";
+            "hardtack_request_duration_seconds_count{route=\"api\",cache=\"miss\"} 202\n";
         assert!(text.contains(durations), "{text}");
+    }
+
+    #[test]
+    fn what_an_origin_commonly_answers_finds_slots_of_its_own() {
+        let mut taken = HashSet::new();
+        for method in ["GET", "POST"] {
+            for status in [200, 404] {
+                for (cache, reason) in [
+                    (CacheUse::Miss, None),
+                    (CacheUse::Miss, Some(Reason::NoStore)),
+                    (CacheUse::Miss, Some(Reason::Private)),
+                    (CacheUse::Stale, Some(Reason::StaleWhileRevalidate)),
+                    (CacheUse::None, Some(Reason::OfflineMiss)),
+                ] {
+                    let kind = Answered {
+                        route: "api",
+                        method,
+                        status: StatusCode::from_u16(status).unwrap(),
+                        cache,
+                        reason,
+                    };
+                    let slot = kind.slots().find(|slot| !taken.contains(slot));
+                    taken.insert(slot.unwrap_or_else(|| panic!("no slot for {kind:?}")));
+                }
+            }
+        }
     }
 }

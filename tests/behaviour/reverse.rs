@@ -294,6 +294,29 @@ async fn a_websocket_upgrade_passes_through() {
 }
 
 #[tokio::test]
+async fn an_upgrade_goes_to_the_origin_also_where_an_answer_is_stored() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&reverse_to(origin.address())).await;
+    origin.on(
+        "/ws",
+        Reply::ok("page").header("Cache-Control", "max-age=60"),
+    );
+    gateway.client.get("/ws").await;
+    gateway.client.get("/ws").await.assert_says(&["hit"]);
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n";
+    origin.on(
+        "/ws",
+        Reply::script([Step::Send(switch.into()), Step::Echo]),
+    );
+    let upgrade = Request::get("/ws")
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "chat");
+    let mut connection = gateway.client.connect().await;
+    assert_eq!(connection.ask(&upgrade).await.status, 101);
+    assert_eq!(origin.seen().len(), 2);
+}
+
+#[tokio::test]
 async fn an_event_stream_flows_event_by_event_and_is_not_shared_or_stored() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&reverse_to(origin.address())).await;

@@ -52,13 +52,14 @@ def compare(counted, made_with):
     print("\nBeside the record:")
     names = [*recorded, *(name for name in counted if name not in recorded)]
     failures = [failure for name in names if (failure := judge(name, counted.get(name), recorded.get(name)))]
+    unknown = [name for name in names if name not in counted or name not in recorded]
     differing = [key for key in made_with if made_with[key] != record["made_with"].get(key)]
     if differing:
         print("\nCANNOT BE COMPARED, and is NOT CHECKED. The record was made with another")
         for key in differing:
             print(f"  {key}: {record['made_with'].get(key)}; here {made_with[key]}")
         print(f"To check here, renew it: {RENEW}")
-        return 0
+        return 1 if unknown else 0
     if failures:
         print("\n" + "\n".join(failures))
         print(f"\nFind out why; if it is meant, renew the record, so that it is kept: {RENEW}")

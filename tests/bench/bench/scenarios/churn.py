@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 
 from ..paced import Popularity, asking
-from ..processes import get
+from ..processes import Broken, get
 from ..servers import Gateway
 from ..stage import stage
 from ..table import Table
@@ -31,6 +31,8 @@ class GatewaySmall(Gateway):
 
 
 def run(options):
+    if options.churn_seconds < 2 * SAMPLE_SECS:
+        raise Broken(f"--churn-seconds is at least {2 * SAMPLE_SECS}: it samples each {SAMPLE_SECS}")
     with stage(options.directory, GatewaySmall) as on:
         (server,) = on.servers
         popularity = Popularity(OBJECTS, EXPONENT)
@@ -41,16 +43,18 @@ def run(options):
 
 def watch(server, asked, popularity, seconds):
     """Purges once a second, and samples, until the time is over."""
-    began, second, samples = time.monotonic(), 0, []
+    began, second, failed, samples = time.monotonic(), 0, 0, []
     while second < seconds:
         # On a busy machine, what takes longer than a second uses up the next one.
         second = max(second + 1, int(time.monotonic() - began))
         time.sleep(max(0.0, began + second - time.monotonic()))
-        purge(server, second, popularity.draw())
+        failed += purge(server, second, popularity.draw())
         if second >= (len(samples) + 1) * SAMPLE_SECS:
             samples.append({"second": second} | sample(server))
             if len(samples) % 6 == 0:
                 print(json.dumps(samples[-1] | asked.total()), file=sys.stderr, flush=True)
+    if failed or asked.total()["failed"]:
+        raise Broken(f"{failed} purges and {asked.total()['failed']} requests failed")
     return samples
 
 
@@ -64,7 +68,13 @@ def purge(server, second, number):
         json.dumps(selector | {"soft": second % 2 == 0}).encode(),
         {"authorization": f"Bearer {token}", "content-type": "application/json"},
     )
-    urllib.request.urlopen(request, timeout=60).read()
+    try:
+        urllib.request.urlopen(request, timeout=60).read()
+    except (urllib.error.URLError, TimeoutError) as error:
+        # One of thousands must not end an hour of measuring; it is counted.
+        print(f"a purge failed: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def sample(server):
