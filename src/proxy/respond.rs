@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
 use tokio::time::Instant;
 
 use super::{
@@ -210,6 +210,8 @@ impl Ending<'_> {
             cache,
             reason,
         } = reply;
+        // Ours, whatever the origin's is (RFC 9110 section 2.5); the library lowers it for older clients.
+        *response.version_mut() = Version::HTTP_11;
         if cache != CacheUse::None {
             response
                 .headers_mut()

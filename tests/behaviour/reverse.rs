@@ -317,6 +317,24 @@ async fn an_upgrade_goes_to_the_origin_also_where_an_answer_is_stored() {
 }
 
 #[tokio::test]
+async fn an_answer_has_the_gateways_version_and_not_its_origins() {
+    let origin = Origin::start().await;
+    let gateway = Gateway::start(&reverse_to(origin.address())).await;
+    let old = "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    origin.on("/old", Reply::script([Step::Send(old.into())]));
+    for (asked, told) in [
+        ("GET /old HTTP/1.1", b"HTTP/1.1 "),
+        ("OPTIONS /old HTTP/1.1", b"HTTP/1.1 "),
+        ("OPTIONS /old HTTP/1.0", b"HTTP/1.0 "),
+    ] {
+        let mut connection = gateway.client.connect().await;
+        let request = format!("{asked}\r\nHost: a.example\r\n\r\n");
+        connection.send(request.as_bytes()).await;
+        assert_eq!(connection.take(9).await.0, told, "{asked}");
+    }
+}
+
+#[tokio::test]
 async fn an_event_stream_flows_event_by_event_and_is_not_shared_or_stored() {
     let origin = Origin::start().await;
     let gateway = Gateway::start(&reverse_to(origin.address())).await;
