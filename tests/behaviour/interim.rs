@@ -180,11 +180,15 @@ async fn an_origin_that_only_ever_sends_interim_responses_is_given_up() {
     origin.on("/a", Reply::script([endless, Step::Await(Cue::new())]));
     let answer = gateway.client.get(&origin.url("/a")).await;
     answer.assert_problem(502, "upstream-error");
-    // With content the origin is read by another task than the one that waits. It has to be told at once, and not when the
-    // time for a first byte is over.
+    // At once, and not when the time for a first byte is over: also of a write, and where the library's connections are used.
     let post = Request::new("POST", &origin.url("/a")).body("content");
-    let answer = within("it is given up", gateway.client.ask(post)).await;
-    answer.assert_problem(502, "upstream-error");
+    let upgrade = Request::get(&origin.url("/a"))
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket");
+    for request in [post, upgrade] {
+        let answer = within("it is given up", gateway.client.ask(request)).await;
+        answer.assert_problem(502, "upstream-error");
+    }
 }
 
 #[tokio::test]

@@ -1,23 +1,15 @@
 //! Stored responses that answer other queries: found in every tier and after a restart, and never too far afield.
 
-use super::{Fixture, key};
+use super::{Fixture, key, reread};
 use crate::{
-    policy::{CacheKey, Mark, Settings, StoredHead, Terms},
+    policy::{CacheKey, Mark, StoredHead},
     store::{Published, PurgeKind, Purged, Selector, searches::VARIATIONS_MAX},
 };
 
 fn saying(mut head: StoredHead, field: &str) -> StoredHead {
     head.headers
         .insert("no-vary-search", field.parse().unwrap());
-    let (status, time) = (head.status, head.response_time);
-    head.terms = Terms::parse(
-        status,
-        &head.headers.to_map(0),
-        &Settings::default(),
-        time,
-        time,
-    );
-    head
+    reread(head)
 }
 
 fn publish(fixture: &Fixture, text: &str, field: &str) {

@@ -258,14 +258,13 @@ fn tagged(mut head: StoredHead, tags: &str, groups: &str) -> StoredHead {
     head.headers.insert("surrogate-key", value(tags));
     head.headers
         .insert("cache-groups", value(&groups.join(", ")));
-    let (status, time) = (head.status, head.response_time);
-    head.terms = Terms::parse(
-        status,
-        &head.headers.to_map(0),
-        &Settings::default(),
-        time,
-        time,
-    );
+    reread(head)
+}
+
+/// With the terms that its fields say.
+fn reread(mut head: StoredHead) -> StoredHead {
+    let (fields, time) = (head.headers.to_map(0), head.response_time);
+    head.terms = Terms::parse(head.status, &fields, &Settings::default(), time, time);
     head
 }
 
