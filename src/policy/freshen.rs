@@ -111,7 +111,7 @@ pub(super) fn freshen(
 /// So they are for the client whose request led to the new response. The freshened head may lack some of them: a cookie,
 /// or what the directives withhold from the store.
 pub fn updated_fields(stored: &StoredHead, new: &HeaderMap) -> HeaderMap {
-    let mut headers = stored.headers.to_map(new.len());
+    let mut headers = stored.headers.to_map();
     headers.remove(AGE);
     headers.remove(DATE);
     for name in new.keys() {

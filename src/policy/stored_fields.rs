@@ -1,87 +1,77 @@
-//! The fields of a stored response, small: a table of fields costs 104 bytes a line and 96 besides, a line here 48.
+//! The fields of a stored response, small: a table of fields costs 104 bytes a line and 96 besides, a value here 40.
 //!
-//! A name that most responses have is a number, and all values lie in one allocation of their own. As they come from the
-//! HTTP library each value is a slice of the connection's read buffer and keeps the whole of it alive: 8 KiB for a head of
-//! 200 bytes.
+//! Responses of one origin have mostly the same names, so the names are shared by all that have them, as a table without
+//! values. A table for an answer is a copy of that one, with the values put in: no name is hashed again. All values lie in
+//! one allocation of their own. As they come from the HTTP library each value is a slice of the connection's read buffer
+//! and keeps the whole of it alive: 8 KiB for a head of 200 bytes.
 
-use bytes::BytesMut;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::fields::FieldLines;
 
-/// Names that are kept as their place in this list.
-static COMMON: [HeaderName; 40] = [
-    header::CONTENT_TYPE,
-    header::CONTENT_LENGTH,
-    header::DATE,
-    header::CACHE_CONTROL,
-    header::ETAG,
-    header::LAST_MODIFIED,
-    header::EXPIRES,
-    header::VARY,
-    header::SERVER,
-    header::VIA,
-    header::AGE,
-    header::CONTENT_ENCODING,
-    header::CONTENT_LANGUAGE,
-    header::CONTENT_LOCATION,
-    header::CONTENT_DISPOSITION,
-    header::CONTENT_RANGE,
-    header::CONTENT_SECURITY_POLICY,
-    header::ACCEPT_RANGES,
-    header::ACCESS_CONTROL_ALLOW_ORIGIN,
-    header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
-    header::ACCESS_CONTROL_ALLOW_HEADERS,
-    header::ACCESS_CONTROL_ALLOW_METHODS,
-    header::ACCESS_CONTROL_EXPOSE_HEADERS,
-    header::ACCESS_CONTROL_MAX_AGE,
-    header::ALT_SVC,
-    header::LINK,
-    header::LOCATION,
-    header::PRAGMA,
-    header::REFERRER_POLICY,
-    header::RETRY_AFTER,
-    header::SET_COOKIE,
-    header::STRICT_TRANSPORT_SECURITY,
-    header::X_CONTENT_TYPE_OPTIONS,
-    header::X_FRAME_OPTIONS,
-    header::X_XSS_PROTECTION,
-    HeaderName::from_static("cache-status"),
-    HeaderName::from_static("surrogate-key"),
-    HeaderName::from_static("x-cache"),
-    HeaderName::from_static("x-powered-by"),
-    HeaderName::from_static("x-request-id"),
-];
+/// Lists of names that are shared. What is not among them has a list of its own.
+const SHAPES_MAX: usize = 4_096;
+
+static SHAPES: LazyLock<Mutex<Shapes>> = LazyLock::new(Mutex::default);
+
+/// Fields that an answer has besides those stored: Age, Cache-Status, Via, the length, and what the HTTP library adds. A
+/// copy of a table keeps the room of its index, so that these take no new one.
+const ADDED_FIELDS: usize = 5;
 
 /// Fields in their order, those of one name together; immutable.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct StoredFields {
-    lines: Box<[Line]>,
-    /// Names that are not common, in the order in which they occur.
-    others: Box<[HeaderName]>,
+    /// The names, each with as many empty values as it has lines.
+    shape: Arc<HeaderMap>,
+    values: Box<[HeaderValue]>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Line {
-    value: HeaderValue,
-    /// A place in [`COMMON`], or behind its end in `others`. A table of fields has at most 32,768 names.
-    name: u16,
+/// The lists of names in use.
+#[derive(Default)]
+struct Shapes(HashMap<Box<[HeaderName]>, Weak<HeaderMap>>);
+
+impl Shapes {
+    /// The shared table with these names, which repeat for each line.
+    fn shared(&mut self, names: Box<[HeaderName]>) -> Arc<HeaderMap> {
+        if let Some(shape) = self.0.get(&names).and_then(Weak::upgrade) {
+            return shape;
+        }
+        let mut shape = HeaderMap::with_capacity(names.len() + ADDED_FIELDS);
+        for name in &names {
+            shape.append(name, HeaderValue::from_static(""));
+        }
+        let shape = Arc::new(shape);
+        if self.0.len() >= SHAPES_MAX {
+            self.0.retain(|_, shape| shape.strong_count() > 0);
+        }
+        if self.0.len() < SHAPES_MAX {
+            self.0.insert(names, Arc::downgrade(&shape));
+        }
+        shape
+    }
 }
 
 impl StoredFields {
     /// How many lines there are.
     pub fn len(&self) -> usize {
-        self.lines.len()
+        self.values.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.values.is_empty()
     }
 
     /// The lines: names, repeated for each line, and values.
     pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        self.lines.iter().map(|line| (self.name(line), &line.value))
+        let names = self.shape.iter().map(|(name, _)| name);
+        names.zip(&*self.values)
     }
 
     /// The first value of this name.
@@ -101,11 +91,11 @@ impl StoredFields {
         self.get(name).is_some()
     }
 
-    /// As a table, with room for `more` lines.
-    pub fn to_map(&self, more: usize) -> HeaderMap {
-        let mut map = HeaderMap::with_capacity(self.lines.len() + more);
-        for (name, value) in self.iter() {
-            map.append(name, value.clone());
+    /// As a table.
+    pub fn to_map(&self) -> HeaderMap {
+        let mut map = HeaderMap::clone(&self.shape);
+        for (line, value) in map.values_mut().zip(&*self.values) {
+            line.clone_from(value);
         }
         map
     }
@@ -113,61 +103,49 @@ impl StoredFields {
     /// Without the lines of this name.
     #[must_use]
     pub fn without(&self, name: &HeaderName) -> Self {
-        let mut map = self.to_map(0);
+        let mut map = self.to_map();
         map.remove(name);
         Self::from(&map)
     }
 
-    /// Bytes on the heap, roughly.
+    /// Bytes on the heap, roughly, without the names: others have them too.
     pub fn heap_bytes(&self) -> usize {
-        let values: usize = self.lines.iter().map(|line| line.value.len()).sum();
-        let names = self.others.iter();
-        let names: usize = names
-            .map(|name| size_of::<HeaderName>() + name.as_str().len())
-            .sum();
-        size_of_val(&*self.lines) + values + names
-    }
-
-    fn name(&self, line: &Line) -> &HeaderName {
-        let place = usize::from(line.name);
-        COMMON
-            .get(place)
-            .unwrap_or_else(|| &self.others[place - COMMON.len()])
+        let values: usize = self.values.iter().map(HeaderValue::len).sum();
+        size_of_val(&*self.values) + values
     }
 }
 
 impl From<&HeaderMap> for StoredFields {
     fn from(map: &HeaderMap) -> Self {
         let size = map.values().map(HeaderValue::len).sum();
-        let mut values = BytesMut::with_capacity(size);
+        let mut text = BytesMut::with_capacity(size);
         for value in map.values() {
-            values.extend_from_slice(value.as_bytes());
+            text.extend_from_slice(value.as_bytes());
         }
-        let mut values = values.freeze();
-        let mut others = Vec::new();
-        let mut lines = Vec::with_capacity(map.len());
-        for name in map.keys() {
-            let common = COMMON.iter().position(|common| common == name);
-            let place = common.unwrap_or_else(|| {
-                others.push(name.clone());
-                COMMON.len() + others.len() - 1
-            });
-            for value in map.get_all(name) {
-                lines.push(Line {
-                    value: own(value, values.split_to(value.len())),
-                    name: u16::try_from(place).expect("a table has at most 32,768 names"),
-                });
-            }
-        }
+        let mut text = text.freeze();
+        let values = map.values();
+        let values = values.map(|value| own(value, text.split_to(value.len())));
+        let values = values.collect();
+        let names = map.iter().map(|(name, _)| name.clone()).collect();
+        let mut shapes = SHAPES.lock().unwrap_or_else(PoisonError::into_inner);
         Self {
-            lines: lines.into(),
-            others: others.into(),
+            shape: shapes.shared(names),
+            values,
         }
     }
 }
 
+impl PartialEq for StoredFields {
+    /// Tables are equal in any order, and the values of equal tables would then be those of other names.
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for StoredFields {}
+
 /// The same value, in these bytes of its own.
-fn own(value: &HeaderValue, bytes: bytes::Bytes) -> HeaderValue {
+fn own(value: &HeaderValue, bytes: Bytes) -> HeaderValue {
     let mut own =
         HeaderValue::from_maybe_shared(bytes).expect("it was the value of a field before");
     own.set_sensitive(value.is_sensitive());
@@ -184,7 +162,7 @@ impl FieldLines for StoredFields {
 impl StoredFields {
     /// Puts this value in the place of what there was of its name.
     pub(crate) fn insert(&mut self, name: impl http::header::IntoHeaderName, value: HeaderValue) {
-        let mut map = self.to_map(1);
+        let mut map = self.to_map();
         map.insert(name, value);
         *self = Self::from(&map);
     }
@@ -192,12 +170,12 @@ impl StoredFields {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::sync::Arc;
 
     use bytes::Bytes;
-    use http::{HeaderMap, HeaderValue, header};
+    use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-    use super::{COMMON, StoredFields};
+    use super::{SHAPES_MAX, Shapes, StoredFields};
 
     #[test]
     fn every_field_stays_in_its_order_and_none_shares_the_buffer_it_came_in() {
@@ -218,7 +196,7 @@ mod tests {
 
         let stored = StoredFields::from(&map);
         assert_eq!(stored.len(), 6);
-        let again = stored.to_map(3);
+        let again = stored.to_map();
         assert_eq!(again, map);
         assert!(again.iter().eq(map.iter()), "{again:?}");
         assert!(again["x-secret"].is_sensitive());
@@ -245,14 +223,52 @@ mod tests {
             &[("x-a", "1"), ("date", "2")],
             &[("x-a", "1"), ("etag", "3")],
             &[("x-a", "1")],
+            &[("etag", "1"), ("x-a", "2")],
         ] {
             assert_ne!(one, stored(other));
         }
     }
 
     #[test]
-    fn no_common_name_is_listed_twice() {
-        let names: HashSet<_> = COMMON.iter().collect();
-        assert_eq!(names.len(), COMMON.len());
+    fn names_are_kept_once_for_all_that_have_the_same() {
+        let stored = |names: &[&'static str]| {
+            let mut map = HeaderMap::new();
+            for name in names {
+                map.append(*name, HeaderValue::from_static("x"));
+            }
+            StoredFields::from(&map)
+        };
+        let one = stored(&["x-shape-a", "x-shape-b"]);
+        for (names, expected) in [
+            (&["x-shape-a", "x-shape-b"][..], true),
+            (&["x-shape-b", "x-shape-a"], false),
+            (&["x-shape-a"], false),
+            (&["x-shape-a", "x-shape-a", "x-shape-b"], false),
+        ] {
+            assert_eq!(
+                Arc::ptr_eq(&one.shape, &stored(names).shape),
+                expected,
+                "{names:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn lists_of_names_are_let_go_with_the_last_that_has_them_and_bounded() {
+        let mut shapes = Shapes::default();
+        let names = |number: usize| {
+            let name = HeaderName::try_from(format!("x-{number}")).unwrap();
+            Box::from([name])
+        };
+        let kept: Vec<_> = (0..SHAPES_MAX)
+            .map(|number| shapes.shared(names(number)))
+            .collect();
+        let other = shapes.shared(names(SHAPES_MAX));
+        assert!(other.contains_key(format!("x-{SHAPES_MAX}")));
+        assert_eq!(shapes.0.len(), SHAPES_MAX);
+        assert!(Arc::ptr_eq(&kept[7], &shapes.shared(names(7))));
+        drop(kept);
+        shapes.shared(names(SHAPES_MAX));
+        assert_eq!(shapes.0.len(), 1);
     }
 }

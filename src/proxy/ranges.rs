@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::{body::Body, respond::ADDED_FIELDS};
+use super::body::Body;
 use crate::{
     policy::{CacheKey, StoredHead, Stretch},
     store::{Store, StoredBody, StoredResponse},
@@ -101,7 +101,7 @@ pub(crate) fn unsatisfiable(head: &StoredHead, complete_bytes: u64) -> Response<
 }
 
 fn fields(head: &StoredHead) -> HeaderMap {
-    let mut headers = head.headers.to_map(ADDED_FIELDS);
+    let mut headers = head.headers.to_map();
     for name in &OF_ALL_BYTES {
         headers.remove(name);
     }

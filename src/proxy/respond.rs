@@ -29,9 +29,6 @@ use crate::{
     telemetry::RouteLabels,
 };
 
-/// Fields that an answer has besides those stored: Age, Cache-Status, Via, the length, and what the HTTP library adds.
-pub(crate) const ADDED_FIELDS: usize = 5;
-
 /// No answer was written: the client hung up first. Not a registered status; it appears in logs and metrics only.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
@@ -76,7 +73,7 @@ pub(crate) fn from_head(
     let mut response = match answer_conditionally(request, head) {
         Answer::Full => full(request, head, content),
         Answer::NotModified => not_modified(head),
-        Answer::PreconditionFailed => empty(StatusCode::PRECONDITION_FAILED, fields(head)),
+        Answer::PreconditionFailed => empty(StatusCode::PRECONDITION_FAILED, head.headers.to_map()),
     };
     let headers = response.headers_mut();
     if let Some(age) = age_secs {
@@ -124,7 +121,7 @@ fn full(request: &RequestHead<'_>, head: &StoredHead, content: Content<'_>) -> R
         }
         Content::Growing(reader, length) => (Body::growing(reader, length), length),
     };
-    let mut response = empty(head.status, fields(head));
+    let mut response = empty(head.status, head.headers.to_map());
     if let Some(length) = length
         && !head.status.is_informational()
         && head.status != StatusCode::NO_CONTENT
@@ -149,14 +146,9 @@ fn tell_length(headers: &mut HeaderMap, length: u64) {
     }
 }
 
-/// The stored fields, with room for those that every answer has besides.
-fn fields(head: &StoredHead) -> HeaderMap {
-    head.headers.to_map(ADDED_FIELDS)
-}
-
 /// A 304 with the fields RFC 9110 section 15.4.5 asks for.
 fn not_modified(head: &StoredHead) -> Response<Body> {
-    let mut headers = fields(head);
+    let mut headers = head.headers.to_map();
     for name in [
         header::CONTENT_LENGTH,
         header::CONTENT_TYPE,

@@ -115,7 +115,7 @@ pub(super) fn head_of(
     extent: &Extent,
     settings: &Settings,
 ) -> StoredHead {
-    let mut headers = updated_fields(stored, &new.headers.to_map(0));
+    let mut headers = updated_fields(stored, &new.headers.to_map());
     if settings.set_cookie != CookiePolicy::Store {
         headers.remove(SET_COOKIE);
     }

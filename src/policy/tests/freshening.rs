@@ -61,7 +61,7 @@ fn a_304_updates_every_field_but_those_of_the_body() {
             "ETag: \"e\" | Cache-Control: max-age=1 | {name}: {old}"
         ));
         let head = freshened(&head, &format!("304 ETag: \"e\" | {name}: {new}"), 5);
-        assert_eq!(values(&head.headers.to_map(0), name), [expected], "{name}");
+        assert_eq!(values(&head.headers.to_map(), name), [expected], "{name}");
     }
 }
 
@@ -71,11 +71,11 @@ fn a_304_keeps_what_it_omits_and_every_line_of_what_it_repeats() {
         stored("ETag: \"e\" | Link: </a> | Link: </b> | Kept: 1 | Kept: 2 | Vary: Foo | Vary: Bar");
     let head = freshened(&head, "304 Link: </c> | Link: </d> | Link: </e>", 5);
     assert_eq!(
-        values(&head.headers.to_map(0), "link"),
+        values(&head.headers.to_map(), "link"),
         ["</c>", "</d>", "</e>"]
     );
-    assert_eq!(values(&head.headers.to_map(0), "kept"), ["1", "2"]);
-    assert_eq!(values(&head.headers.to_map(0), "vary"), ["Foo", "Bar"]);
+    assert_eq!(values(&head.headers.to_map(), "kept"), ["1", "2"]);
+    assert_eq!(values(&head.headers.to_map(), "vary"), ["Foo", "Bar"]);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_freshened_response_is_as_young_as_its_304() {
     let head = freshened(&head, "304 Date: none", 1_000);
     let freshness = head.freshness(&settings, after(1_010));
     assert_eq!((freshness.age_secs(), freshness.is_fresh()), (10, true));
-    assert_eq!(values(&head.headers.to_map(0), "age"), [""; 0]);
+    assert_eq!(values(&head.headers.to_map(), "age"), [""; 0]);
     let head = freshened(&head, "304 Date: @1990 | Age: 30", 2_000);
     assert_eq!(head.freshness(&settings, after(2_000)).age_secs(), 30);
 }
@@ -150,7 +150,7 @@ fn fields_that_are_never_stored_are_left_out() {
         "Cache-Control: max-age=60, no-cache=\"a, b\", private=\"c\" | A: 1 | B: 2 | C: 3 | D: 4",
     );
     assert_eq!(head.headers.len(), 3, "Date, Cache-Control and D");
-    assert_eq!(values(&head.headers.to_map(0), "d"), ["4"]);
+    assert_eq!(values(&head.headers.to_map(), "d"), ["4"]);
     let head = stored("Date: none | Cache-Control: max-age=60");
     assert_eq!(
         head.headers.get("date").unwrap(),

@@ -263,7 +263,7 @@ fn tagged(mut head: StoredHead, tags: &str, groups: &str) -> StoredHead {
 
 /// With the terms that its fields say.
 fn reread(mut head: StoredHead) -> StoredHead {
-    let (fields, time) = (head.headers.to_map(0), head.response_time);
+    let (fields, time) = (head.headers.to_map(), head.response_time);
     head.terms = Terms::parse(head.status, &fields, &Settings::default(), time, time);
     head
 }
