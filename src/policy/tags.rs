@@ -5,6 +5,8 @@
 //! counts as one with *every* tag or group, and what invalidates so many groups, or such a one, invalidates *every* group:
 //! either may then hit more than it means, and never less.
 
+use std::mem;
+
 use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
 use sfv::{BareItem, List, ListEntry, Parser};
@@ -36,7 +38,7 @@ pub struct Tags {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Names {
     /// These, in the order of the fields.
-    Listed(Vec<Box<[u8]>>),
+    Listed(Box<[Box<[u8]>]>),
     /// More, or longer ones, than are kept: it counts as having every name.
     Every,
 }
@@ -90,8 +92,9 @@ impl Names {
     }
 
     fn extend<'a>(&mut self, more: impl Iterator<Item = &'a [u8]>) {
+        let Self::Listed(names) = self else { return };
+        let mut names = mem::take(names).into_vec();
         for name in more {
-            let Self::Listed(names) = self else { return };
             if names.iter().any(|own| **own == *name) {
                 continue;
             }
@@ -101,12 +104,13 @@ impl Names {
             }
             names.push(name.into());
         }
+        *self = Self::Listed(names.into());
     }
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self::Listed(Vec::new())
+        Self::Listed(Box::default())
     }
 }
 

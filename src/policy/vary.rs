@@ -34,7 +34,7 @@ pub struct VariantKey {
     /// `Vary: *`, a field that the gateway writes itself, or too many: matches nothing.
     never: bool,
     /// In the order of their names.
-    fields: Vec<Nominated>,
+    fields: Box<[Nominated]>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -117,7 +117,9 @@ impl VariantKey {
         if let (Err(place), true) = (place, request.contains_key(COOKIE)) {
             let value = Some(fingerprint(name, request).to_vec());
             let name = name.to_owned();
-            self.fields.insert(place, Nominated { name, value });
+            let mut fields = self.fields.into_vec();
+            fields.insert(place, Nominated { name, value });
+            self.fields = fields.into();
         }
         self
     }

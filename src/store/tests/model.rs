@@ -255,7 +255,7 @@ impl History {
     async fn invalidate_group(&mut self, at: usize, second: bool) {
         let (name, least) = if second { ("h", 2) } else { ("g", 1) };
         let target = key(KEYS[at]);
-        let groups = Names::Listed(vec![name.as_bytes().into()]);
+        let groups = Names::Listed([name.as_bytes().into()].into());
         self.fixture
             .store
             .invalidate_groups(&target, &groups)

@@ -390,7 +390,7 @@ async fn what_was_read_from_disk_before_it_was_marked_there_does_not_come_back_w
         fixture.publish_head(&key, tagged(fixture.head(""), "", "g"), "body");
         fixture.forget_memory().await;
         if of_group {
-            let groups = Names::Listed(vec![b"g"[..].into()]);
+            let groups = Names::Listed([b"g"[..].into()].into());
             let invalidated = fixture.store.invalidate_groups(&key, &groups).await;
             invalidated.unwrap();
         } else {

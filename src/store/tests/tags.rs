@@ -20,7 +20,7 @@ fn tag(name: &str) -> Selector {
 }
 
 async fn invalidate(store: &Store, of: &str, group: &str) {
-    let groups = Names::Listed(vec![group.as_bytes().into()]);
+    let groups = Names::Listed([group.as_bytes().into()].into());
     store.invalidate_groups(&key(of), &groups).await.unwrap();
 }
 
