@@ -112,6 +112,8 @@ pub(super) async fn show(
         return Err(none_stored(&id));
     };
     let now = api.clock.now();
+    let lines = entry.head.headers.iter();
+    let lines = lines.map(|(name, value)| (name.as_str(), value));
     Ok(Json(EntryDetail {
         entry: entry_view(&api, entry, now),
         mark: mark_name(entry.head.mark).to_owned(),
@@ -123,7 +125,7 @@ pub(super) async fn show(
         windows: facts::windows(&entry.key, &entry.head, &api.settings),
         tags: names(&entry.head.terms.tags.tags),
         groups: names(&entry.head.terms.tags.groups),
-        headers: fields(entry.head.headers.iter()),
+        headers: fields(lines),
         variants: variants
             .iter()
             .map(|variant| entry_view(&api, variant, now))
@@ -315,12 +317,10 @@ fn field(headers: &StoredFields, name: HeaderName) -> Option<String> {
     headers.get(name).map(shown)
 }
 
-pub(super) fn fields<'a>(
-    headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
-) -> Vec<Field> {
+pub(super) fn fields<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Vec<Field> {
     let fields = headers.map(|(name, value)| Field {
-        name: name.as_str().to_owned(),
-        value: if *name == SET_COOKIE {
+        name: name.to_owned(),
+        value: if name == SET_COOKIE {
             "(hidden)".to_owned()
         } else {
             shown(value)
@@ -329,8 +329,8 @@ pub(super) fn fields<'a>(
     fields.collect()
 }
 
-fn shown(value: &HeaderValue) -> String {
-    String::from_utf8_lossy(value.as_bytes()).into_owned()
+fn shown(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).into_owned()
 }
 
 #[cfg(test)]
@@ -381,10 +381,14 @@ mod tests {
         headers.append("set-cookie", HeaderValue::from_static("secret=1"));
         headers.append("set-cookie", HeaderValue::from_static("secret=2"));
         headers.append("x-odd", HeaderValue::from_bytes(b"caf\xe9").unwrap());
-        let shown: Vec<_> = fields(headers.iter())
-            .into_iter()
-            .map(|field| field.value)
-            .collect();
+        let shown: Vec<_> = fields(
+            headers
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_bytes())),
+        )
+        .into_iter()
+        .map(|field| field.value)
+        .collect();
         assert_eq!(shown, ["(hidden)", "(hidden)", "caf\u{fffd}"]);
     }
 }

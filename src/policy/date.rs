@@ -27,8 +27,8 @@ const MONTHS: [&[u8]; 12] = [
 ];
 
 /// The moment that a field value names in any of the three forms; allocates nothing.
-pub(super) fn http_date(value: &HeaderValue) -> Option<Timestamp> {
-    let text = value.as_bytes().trim_ascii();
+pub(super) fn http_date(value: &(impl AsRef<[u8]> + ?Sized)) -> Option<Timestamp> {
+    let text = value.as_ref().trim_ascii();
     let mut buffer = [0; LONGEST];
     let lower = buffer.get_mut(..text.len())?;
     lower.copy_from_slice(text);

@@ -1,6 +1,6 @@
 //! Entity tags and their two comparisons (RFC 9110 section 8.8.3).
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
 use super::fields::entity_tag_members;
 
@@ -23,8 +23,8 @@ impl<'a> EntityTag<'a> {
         }
     }
 
-    pub(super) fn of(value: &'a HeaderValue) -> Self {
-        Self::parse(value.as_bytes())
+    pub(super) fn of(value: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        Self::parse(value.as_ref())
     }
 
     pub(super) fn matches_weakly(self, other: EntityTag<'_>) -> bool {

@@ -8,12 +8,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 /// The fields of a message, whichever way they are kept.
 pub trait FieldLines {
     /// The values of this name, in their order.
-    fn lines(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue>;
+    fn lines(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]>;
 }
 
 impl FieldLines for HeaderMap {
-    fn lines(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> {
-        self.get_all(name).iter()
+    fn lines(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
+        self.get_all(name).iter().map(HeaderValue::as_bytes)
     }
 }
 
@@ -43,13 +43,13 @@ pub(super) fn all_members<'a>(
     fields: &'a impl FieldLines,
     name: &HeaderName,
 ) -> impl Iterator<Item = &'a [u8]> {
-    fields.lines(name).flat_map(|line| members(line.as_bytes()))
+    fields.lines(name).flat_map(members)
 }
 
 /// Whether the content is of this media type, given in lower case, whatever its parameters.
 pub(super) fn has_media_type(fields: &impl FieldLines, name: &[u8]) -> bool {
     fields.lines(&CONTENT_TYPE).next().is_some_and(|value| {
-        let media_type = value.as_bytes().split(|byte| *byte == b';').next();
+        let media_type = value.split(|byte| *byte == b';').next();
         media_type.is_some_and(|own| own.trim_ascii().eq_ignore_ascii_case(name))
     })
 }

@@ -1,16 +1,19 @@
-//! The fields of a stored response, small: a table of fields costs 104 bytes a line and 96 besides, a value here 40.
+//! The fields of a stored response, small: a table of fields costs 104 bytes a line and 96 besides, a line here its value
+//! and 4.
 //!
 //! Responses of one origin have mostly the same names, so the names are shared by all that have them, as a table without
-//! values. A table for an answer is a copy of that one, with the values put in: no name is hashed again. All values lie in
-//! one allocation of their own. As they come from the HTTP library each value is a slice of the connection's read buffer
-//! and keeps the whole of it alive: 8 KiB for a head of 200 bytes.
+//! values. A table for an answer is a copy of that one, with the values put in: no name is hashed again. All values lie
+//! one after the other in one allocation of their own. As they come from the HTTP library each is a slice of the
+//! connection's read buffer and keeps the whole of it alive: 8 KiB for a head of 200 bytes.
 
 use std::{
     collections::HashMap,
+    mem,
+    ops::Range,
     sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::fields::FieldLines;
@@ -24,27 +27,37 @@ static SHAPES: LazyLock<Mutex<Shapes>> = LazyLock::new(Mutex::default);
 /// copy of a table keeps the room of its index, so that these take no new one.
 const ADDED_FIELDS: usize = 5;
 
+const VALID: &str = "it was the value of a field before";
+
 /// Fields in their order, those of one name together; immutable.
 #[derive(Clone, Debug, Default)]
 pub struct StoredFields {
     /// The names, each with as many empty values as it has lines.
     shape: Arc<HeaderMap>,
-    values: Box<[HeaderValue]>,
+    /// The values, one after the other.
+    text: Box<[u8]>,
+    /// Where each value ends.
+    ends: Box<[u32]>,
 }
+
+/// A line's name, and whether its value must not be compressed by what is told of it (RFC 7541 section 7.1.3).
+type Name = (HeaderName, bool);
 
 /// The lists of names in use.
 #[derive(Default)]
-struct Shapes(HashMap<Box<[HeaderName]>, Weak<HeaderMap>>);
+struct Shapes(HashMap<Box<[Name]>, Weak<HeaderMap>>);
 
 impl Shapes {
     /// The shared table with these names, which repeat for each line.
-    fn shared(&mut self, names: Box<[HeaderName]>) -> Arc<HeaderMap> {
+    fn shared(&mut self, names: Box<[Name]>) -> Arc<HeaderMap> {
         if let Some(shape) = self.0.get(&names).and_then(Weak::upgrade) {
             return shape;
         }
         let mut shape = HeaderMap::with_capacity(names.len() + ADDED_FIELDS);
-        for name in &names {
-            shape.append(name, HeaderValue::from_static(""));
+        for (name, is_sensitive) in &names {
+            let mut value = HeaderValue::from_static("");
+            value.set_sensitive(*is_sensitive);
+            shape.append(name, value);
         }
         let shape = Arc::new(shape);
         if self.0.len() >= SHAPES_MAX {
@@ -60,27 +73,27 @@ impl Shapes {
 impl StoredFields {
     /// How many lines there are.
     pub fn len(&self) -> usize {
-        self.values.len()
+        self.ends.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
+        self.ends.is_empty()
     }
 
     /// The lines: names, repeated for each line, and values.
-    pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &[u8])> {
         let names = self.shape.iter().map(|(name, _)| name);
-        names.zip(&*self.values)
+        names.zip(self.ranges().map(|range| &self.text[range]))
     }
 
     /// The first value of this name.
-    pub fn get(&self, name: impl AsRef<str>) -> Option<&HeaderValue> {
+    pub fn get(&self, name: impl AsRef<str>) -> Option<&[u8]> {
         self.get_all(name).next()
     }
 
     /// The values of this name.
-    pub fn get_all(&self, name: impl AsRef<str>) -> impl Iterator<Item = &HeaderValue> {
+    pub fn get_all(&self, name: impl AsRef<str>) -> impl Iterator<Item = &[u8]> {
         self.iter()
             .filter(move |(own, _)| own.as_str() == name.as_ref())
             .map(|(_, value)| value)
@@ -94,8 +107,11 @@ impl StoredFields {
     /// As a table.
     pub fn to_map(&self) -> HeaderMap {
         let mut map = HeaderMap::clone(&self.shape);
-        for (line, value) in map.values_mut().zip(&*self.values) {
-            line.clone_from(value);
+        let text = Bytes::copy_from_slice(&self.text);
+        for (line, range) in map.values_mut().zip(self.ranges()) {
+            let is_sensitive = line.is_sensitive();
+            *line = HeaderValue::from_maybe_shared(text.slice(range)).expect(VALID);
+            line.set_sensitive(is_sensitive);
         }
         map
     }
@@ -110,27 +126,31 @@ impl StoredFields {
 
     /// Bytes on the heap, roughly, without the names: others have them too.
     pub fn heap_bytes(&self) -> usize {
-        let values: usize = self.values.iter().map(HeaderValue::len).sum();
-        size_of_val(&*self.values) + values
+        size_of_val(&*self.ends) + self.text.len()
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        let ends = self.ends.iter().map(|end| *end as usize);
+        ends.scan(0, |start, end| Some(mem::replace(start, end)..end))
     }
 }
 
 impl From<&HeaderMap> for StoredFields {
     fn from(map: &HeaderMap) -> Self {
-        let size = map.values().map(HeaderValue::len).sum();
-        let mut text = BytesMut::with_capacity(size);
-        for value in map.values() {
+        let mut text = Vec::with_capacity(map.values().map(HeaderValue::len).sum());
+        let ends = map.values().map(|value| {
             text.extend_from_slice(value.as_bytes());
-        }
-        let mut text = text.freeze();
-        let values = map.values();
-        let values = values.map(|value| own(value, text.split_to(value.len())));
-        let values = values.collect();
-        let names = map.iter().map(|(name, _)| name.clone()).collect();
+            u32::try_from(text.len()).expect("a head is smaller than 4 GiB")
+        });
+        let ends = ends.collect();
+        let names = map.iter();
+        let names = names.map(|(name, value)| (name.clone(), value.is_sensitive()));
+        let names = names.collect();
         let mut shapes = SHAPES.lock().unwrap_or_else(PoisonError::into_inner);
         Self {
             shape: shapes.shared(names),
-            values,
+            text: text.into(),
+            ends,
         }
     }
 }
@@ -144,16 +164,13 @@ impl PartialEq for StoredFields {
 
 impl Eq for StoredFields {}
 
-/// The same value, in these bytes of its own.
-fn own(value: &HeaderValue, bytes: Bytes) -> HeaderValue {
-    let mut own =
-        HeaderValue::from_maybe_shared(bytes).expect("it was the value of a field before");
-    own.set_sensitive(value.is_sensitive());
-    own
+/// A stored value as one to be sent.
+pub(super) fn as_value(stored: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(stored).expect(VALID)
 }
 
 impl FieldLines for StoredFields {
-    fn lines(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> {
+    fn lines(&self, name: &HeaderName) -> impl Iterator<Item = &[u8]> {
         self.get_all(name)
     }
 }
@@ -200,7 +217,7 @@ mod tests {
         assert_eq!(again, map);
         assert!(again.iter().eq(map.iter()), "{again:?}");
         assert!(again["x-secret"].is_sensitive());
-        assert_eq!(stored.get("x-own").unwrap(), "1");
+        assert_eq!(stored.get("x-own").unwrap(), b"1");
         assert_eq!(stored.get_all(header::VARY).count(), 2);
         assert!(stored.contains_key("x-empty") && !stored.contains_key("x-other"));
         drop(map);
@@ -258,7 +275,7 @@ mod tests {
         let mut shapes = Shapes::default();
         let names = |number: usize| {
             let name = HeaderName::try_from(format!("x-{number}")).unwrap();
-            Box::from([name])
+            Box::from([(name, false)])
         };
         let kept: Vec<_> = (0..SHAPES_MAX)
             .map(|number| shapes.shared(names(number)))

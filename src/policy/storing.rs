@@ -311,10 +311,10 @@ impl StoredHead {
     /// Whether both have the same strong entity tag: then their bodies are the same, byte for byte (RFC 9110 section
     /// 8.8.1).
     pub fn has_strong_tag_of(&self, other: &Self) -> bool {
-        let tag = |head: &Self| head.headers.get(ETAG).cloned();
-        tag(self)
-            .zip(tag(other))
-            .is_some_and(|(one, other)| EntityTag::of(&one).matches_strongly(EntityTag::of(&other)))
+        let (own, others) = (self.headers.get(ETAG), other.headers.get(ETAG));
+        own.map(EntityTag::of)
+            .zip(others.map(EntityTag::of))
+            .is_some_and(|(one, other)| one.matches_strongly(other))
     }
 
     /// Whether a request handled under these settings may be answered from it at all: a shared cache never hands out what

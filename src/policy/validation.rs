@@ -18,6 +18,7 @@ use super::{
     decide::is_read_method,
     entity_tag::{EntityTag, any_matches},
     fields::FieldLines,
+    stored_fields::as_value,
 };
 
 /// How a conditional request is answered from a stored response.
@@ -61,12 +62,12 @@ pub fn validation_headers(headers: &mut HeaderMap, stored: &StoredHead) {
         headers.remove(name);
     }
     if let Some(tag) = stored.headers.get(ETAG) {
-        headers.insert(IF_NONE_MATCH, tag.clone());
+        headers.insert(IF_NONE_MATCH, as_value(tag));
     }
     if let Some(date) = stored.headers.get(LAST_MODIFIED)
         && http_date(date).is_some()
     {
-        headers.insert(IF_MODIFIED_SINCE, date.clone());
+        headers.insert(IF_MODIFIED_SINCE, as_value(date));
     }
 }
 
@@ -78,8 +79,8 @@ pub(super) fn sends_validators(request: &RequestHead<'_>, stored: &StoredHead) -
 /// Whether a 304 speaks of `stored`, whose validators were sent (RFC 9111 section 4.3.4). One without any validator does:
 /// only one response was asked about.
 pub(super) fn identifies(response: &ResponseHead<'_>, stored: &StoredHead) -> bool {
-    let same = |name: &HeaderName, equal: fn(&HeaderValue, &HeaderValue) -> bool| {
-        let new = response.headers.get(name)?;
+    let same = |name: &HeaderName, equal: fn(&[u8], &[u8]) -> bool| {
+        let new = response.headers.get(name)?.as_bytes();
         Some(stored.headers.get(name).is_some_and(|old| equal(old, new)))
     };
     same(&ETAG, same_tag)
@@ -89,7 +90,7 @@ pub(super) fn identifies(response: &ResponseHead<'_>, stored: &StoredHead) -> bo
 
 /// Whether every validator that `new` carries has the same value in `stored`.
 pub(super) fn validators_agree(new: &impl FieldLines, stored: &impl FieldLines) -> bool {
-    let agree = |name: &HeaderName, equal: fn(&HeaderValue, &HeaderValue) -> bool| {
+    let agree = |name: &HeaderName, equal: fn(&[u8], &[u8]) -> bool| {
         let (new, old) = (new.lines(name).next(), stored.lines(name).next());
         new.is_none_or(|new| old.is_some_and(|old| equal(old, new)))
     };
@@ -98,7 +99,7 @@ pub(super) fn validators_agree(new: &impl FieldLines, stored: &impl FieldLines) 
 
 /// The validator that promises the same bytes: a strong entity tag, or where there is no tag at all a date that is strong
 /// (RFC 9110 section 8.8.2.2).
-pub(super) fn strong_validator(fields: &impl FieldLines) -> Option<&HeaderValue> {
+pub(super) fn strong_validator(fields: &impl FieldLines) -> Option<&[u8]> {
     let mut tags = fields.lines(&ETAG);
     match (tags.next(), tags.next()) {
         (Some(tag), None) => EntityTag::of(tag).is_strong().then_some(tag),
@@ -142,7 +143,7 @@ fn strong_date(fields: &impl FieldLines) -> Option<Timestamp> {
 }
 
 /// A strong tag in the new response must be in the stored one; a weak one need only match weakly.
-fn same_tag(old: &HeaderValue, new: &HeaderValue) -> bool {
+fn same_tag(old: &[u8], new: &[u8]) -> bool {
     let (old, new) = (EntityTag::of(old), EntityTag::of(new));
     if new.is_strong() {
         new.matches_strongly(old)
@@ -151,7 +152,7 @@ fn same_tag(old: &HeaderValue, new: &HeaderValue) -> bool {
     }
 }
 
-fn same_date(old: &HeaderValue, new: &HeaderValue) -> bool {
+fn same_date(old: &[u8], new: &[u8]) -> bool {
     old == new || matches!((http_date(old), http_date(new)), (Some(old), Some(new)) if old == new)
 }
 

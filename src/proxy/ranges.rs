@@ -125,7 +125,7 @@ fn opening(nth: usize, boundary: &str, head: &StoredHead, stretch: &Stretch) -> 
     text.extend_from_slice(format!("--{boundary}\r\n").as_bytes());
     if let Some(media_type) = head.headers.get(header::CONTENT_TYPE) {
         text.extend_from_slice(b"Content-Type: ");
-        text.extend_from_slice(media_type.as_bytes());
+        text.extend_from_slice(media_type);
         text.extend_from_slice(b"\r\n");
     }
     text.extend_from_slice(b"Content-Range: ");

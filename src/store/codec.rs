@@ -115,7 +115,7 @@ fn encode(
         fields: head
             .headers
             .iter()
-            .map(|(name, value)| (name.as_str(), Raw(value.as_bytes())))
+            .map(|(name, value)| (name.as_str(), Raw(value)))
             .collect(),
         request_time: head.request_time,
         response_time: head.response_time,

@@ -12,6 +12,7 @@ use crate::policy::{
     CookiePolicy, Settings, StoredFields, StoredHead, Terms,
     directives::CacheFields,
     freshen::updated_fields,
+    stored_fields::as_value,
     storing::clean,
     validation::{same_strong_validator, validators_agree},
 };
@@ -99,13 +100,11 @@ pub fn contradicts(complete: &StoredHead, complete_bytes: u64, part: &StoredHead
 
 /// Whether the bytes of both are of one representation, as far as anybody can promise.
 pub(super) fn is_same(stored: &StoredHead, new: &StoredHead) -> bool {
-    let codings = |head: &StoredHead| {
-        head.headers
-            .get_all(CONTENT_ENCODING)
-            .cloned()
-            .collect::<Vec<_>>()
-    };
-    same_strong_validator(&stored.headers, &new.headers) && codings(stored) == codings(new)
+    let (old, new) = (&stored.headers, &new.headers);
+    let same_codings = old
+        .get_all(CONTENT_ENCODING)
+        .eq(new.get_all(CONTENT_ENCODING));
+    same_strong_validator(old, new) && same_codings
 }
 
 /// The head of a part with the bytes of `extent`: the stored fields, with the new ones in place of their own.
@@ -155,7 +154,7 @@ pub(super) fn for_the_client(
     for name in OF_ONE_ANSWER.iter().chain(&[CONTENT_LENGTH, CONTENT_RANGE]) {
         headers.remove(name);
         if let Some(value) = head.headers.get(name) {
-            headers.insert(name, value.clone());
+            headers.insert(name, as_value(value));
         }
     }
     headers

@@ -16,6 +16,7 @@ use super::{
 use crate::policy::{
     FieldSet, RequestHead, ResponseHead, Settings, StoredHead, Timestamp,
     directives::RequestDirectives,
+    stored_fields::as_value,
     storing::{Storing, judge_fields},
     validation::strong_validator,
 };
@@ -197,7 +198,7 @@ impl Completion {
         headers.insert(RANGE, range);
         headers.remove(IF_RANGE);
         if let Some(validator) = strong_validator(&part.headers) {
-            headers.insert(IF_RANGE, validator.clone());
+            headers.insert(IF_RANGE, as_value(validator));
         }
     }
 

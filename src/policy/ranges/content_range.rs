@@ -24,7 +24,7 @@ impl ContentRange {
         }
         let mut lines = fields.lines(&CONTENT_RANGE);
         let line = lines.next().filter(|_| lines.next().is_none())?;
-        Self::parse(line.to_str().ok()?)
+        Self::parse(str::from_utf8(line).ok()?)
     }
 
     fn parse(text: &str) -> Option<Self> {

@@ -26,7 +26,7 @@ fn head(response: &str, secs: i64) -> StoredHead {
 fn text<'a>(head: &'a StoredHead, name: &str) -> &'a str {
     head.headers
         .get(name)
-        .map_or("", |value| value.to_str().unwrap())
+        .map_or("", |value| str::from_utf8(value).unwrap())
 }
 
 #[test]

@@ -136,7 +136,7 @@ async fn stored(
         .to_bytes();
     let fields = stored.head.headers.iter();
     let fields = fields.filter(|(name, _)| name.as_str().starts_with("content-"));
-    let fields = fields.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
+    let fields = fields.map(|(name, value)| (name.as_str().to_owned(), value.to_vec()));
     Some(Representation {
         fields: fields.collect(),
         body: DeliveryBody::Whole(body),

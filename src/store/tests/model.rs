@@ -341,7 +341,7 @@ impl History {
                     .unwrap();
                 let body = self.fixture.read(&key, stored).await.unwrap();
                 let age = stored.head.headers.get("age");
-                let freshened = age.map_or(0, |age| age.to_str().unwrap().parse().unwrap());
+                let freshened = age.map_or(0, |age| str::from_utf8(age).unwrap().parse().unwrap());
                 let tags = (0..LABELS.len()).map(|labels| self.head(language, labels).terms.tags);
                 let labels = tags
                     .into_iter()

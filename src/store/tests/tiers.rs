@@ -211,7 +211,7 @@ async fn a_freshened_head_keeps_the_body_and_its_file() {
         fixture.forget_memory().await;
         let found = fixture.lookup(&key).await.unwrap();
         assert_eq!(found.variants.len(), 1);
-        assert_eq!(found.variants[0].head.headers.get("age").unwrap(), "7");
+        assert_eq!(found.variants[0].head.headers.get("age").unwrap(), b"7");
         assert_eq!(fixture.body(&key).await.unwrap(), body(len));
         assert_eq!(
             fixture.body_files(),
