@@ -1,5 +1,7 @@
 //! What the micro-benchmarks of `benches/` measure and is not public, as functions.
 
+use std::time::Duration;
+
 use crate::{
     policy::{CacheKey, RequestHead, Reuse, StoredHead},
     store::{Store, StoredResponse},
@@ -24,4 +26,23 @@ pub fn respond(
     reuse: &Reuse,
 ) -> impl Sized + use<> {
     crate::proxy::benchmarks::respond(store, key, request, stored, reuse)
+}
+
+/// The counters of answered requests.
+pub struct Counting(crate::proxy::benchmarks::Counting);
+
+impl Counting {
+    /// Those of a gateway with one route.
+    #[expect(
+        clippy::new_without_default,
+        reason = "there is nothing default about it"
+    )]
+    pub fn new() -> Self {
+        Self(crate::proxy::benchmarks::Counting::new())
+    }
+
+    /// Counts a hit that took so long.
+    pub fn count_hit(&self, took: Duration) {
+        self.0.count_hit(took);
+    }
 }

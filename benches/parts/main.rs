@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
+mod contention;
+
 use std::{
     sync::{Arc, LazyLock},
     time::Duration,

@@ -1,9 +1,12 @@
 //! Answers from the store, for the micro-benchmarks; see [`crate::benchmarks`].
 
-use super::{cache_status::CacheStatus, respond};
+use std::time::Duration;
+
+use super::{cache_status::CacheStatus, counters::Counters, respond};
 use crate::{
     policy::{CacheKey, RequestHead, Reuse},
     store::{Store, StoredResponse},
+    telemetry::Metrics,
 };
 
 pub(crate) fn respond(
@@ -22,4 +25,16 @@ pub(crate) fn respond(
         detail: reuse.detail,
     };
     respond::from_store(store, key, request, stored, reuse, &status)
+}
+
+pub(crate) struct Counting(Counters);
+
+impl Counting {
+    pub(crate) fn new() -> Self {
+        Self(Counters::new(&Metrics::new(), ["api"].into_iter()))
+    }
+
+    pub(crate) fn count_hit(&self, took: Duration) {
+        self.0.hits(Some(0)).count(took);
+    }
 }

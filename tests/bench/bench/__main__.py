@@ -14,7 +14,7 @@ from .processes import Broken
 
 SCENARIOS = ["hits", "disk", "stale", "pass", "collapse", "http2", "zipf", "queue", "memory", "restart"]
 # Those that run only when they are named, for the time they take.
-LONG = ["churn"]
+LONG = ["churn", "scaling"]
 ROOT = pathlib.Path(os.environ["BENCH_ROOT"])
 
 
