@@ -244,6 +244,26 @@ class FloorHttp2(Floor):
         return answers_tcp(self.port)
 
 
+class FloorPlain(Server):
+    """A loop without an HTTP library, for large bodies: head and body from memory, in one `writev`."""
+
+    title = "floor: from memory, no HTTP library"
+    options = []
+
+    def command(self):
+        return [RIG, "plain", "--listen", f"127.0.0.1:{self.port}", "--threads", str(THREADS), *self.options]
+
+
+class FloorSendfile(FloorPlain):
+    """The same with the bodies in files."""
+
+    title = "floor: sendfile, no HTTP library"
+
+    @property
+    def options(self):
+        return ["--sendfile", self.directory]
+
+
 class FloorPass(Server):
     """hyper on both sides, and nothing in between."""
 

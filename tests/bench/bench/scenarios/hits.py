@@ -2,7 +2,7 @@
 
 from .. import table
 from ..load import Wrk, rounds
-from ..servers import Floor, FloorPerCore, Gateway, Haproxy, Nginx, NginxBuffers, Varnish
+from ..servers import Floor, FloorPerCore, FloorPlain, FloorSendfile, Gateway, Haproxy, Nginx, NginxBuffers, Varnish
 from ..stage import stage
 
 SIZES = {"1k": "1 KiB", "10k": "10 KiB", "100k": "100 KiB", "1m": "1 MiB"}
@@ -14,11 +14,14 @@ class GatewayLogged(Gateway):
 
 
 def run(options):
-    with stage(options.directory, Gateway, GatewayLogged, Nginx, NginxBuffers, Haproxy, Varnish, Floor, FloorPerCore) as on:
+    caches = (Gateway, GatewayLogged, Nginx, NginxBuffers, Haproxy, Varnish)
+    with stage(options.directory, *caches, Floor, FloorPerCore, FloorPlain, FloorSendfile) as on:
         return "\n\n".join(str(of_size(on, name, title, options)) for name, title in SIZES.items())
 
 
 def of_size(on, name, title, options):
-    measured = [server for server in on.servers if name == "1k" or not isinstance(server, GatewayLogged)]
+    # What a log costs shows best on the smallest, what sendfile saves on all others.
+    skipped = FloorPlain if name == "1k" else GatewayLogged
+    measured = [server for server in on.servers if not isinstance(server, skipped)]
     found = rounds(measured, Wrk(f"/size/{name}"), options)
     return table.of_runs(f"Hits of {title} from memory", found, "nginx", table.missing(on.missing))

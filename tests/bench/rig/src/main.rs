@@ -10,6 +10,7 @@ mod floor;
 mod listen;
 mod origin;
 mod pass;
+mod plain;
 mod streams;
 
 #[global_allocator]
@@ -30,6 +31,8 @@ enum Part {
     Floor(floor::Arguments),
     /// What a proxy of hyper costs that does nothing else.
     Pass(pass::Arguments),
+    /// What large answers cost without an HTTP library, from memory or by sendfile.
+    Plain(plain::Arguments),
     /// Many requests for one URL in the same moment; how long each took.
     Burst(burst::Arguments),
     /// Every object of a range once.
@@ -54,6 +57,7 @@ fn main() -> anyhow::Result<()> {
         Part::Origin(arguments) => origin::run(arguments),
         Part::Floor(arguments) => floor::run(arguments),
         Part::Pass(arguments) => pass::run(arguments),
+        Part::Plain(arguments) => plain::run(arguments),
         Part::Burst(arguments) => burst::run(&arguments),
         Part::Fill(arguments) => fill::run(&arguments),
         Part::Streams(arguments) => streams::run(&arguments),

@@ -59,6 +59,10 @@ impl Bodies {
         let found = self.0.iter().find(|(known, _)| *known == name);
         found.map(|(_, body)| body.clone())
     }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, Bytes)> {
+        self.0.iter().map(|(name, body)| (*name, body.clone()))
+    }
 }
 
 /// Printable bytes that do not compress to nothing (xorshift, Marsaglia 2003).
