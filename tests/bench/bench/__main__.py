@@ -12,7 +12,7 @@ import tempfile
 from . import document, servers
 from .processes import Broken
 
-SCENARIOS = ["hits", "disk", "stale", "pass", "collapse", "http2", "zipf", "queue", "memory", "restart"]
+SCENARIOS = ["hits", "disk", "stale", "pass", "collapse", "http2", "zipf", "slow_disk", "queue", "memory", "restart"]
 # Those that run only when they are named, for the time they take.
 LONG = ["churn", "scaling"]
 ROOT = pathlib.Path(os.environ["BENCH_ROOT"])

@@ -1,5 +1,6 @@
 """Load, and what it cost the server: interleaved rounds, so that what disturbs the machine disturbs everyone alike."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -28,6 +29,7 @@ class Found:
     cpu_secs: float
     p50_us: float
     p99_us: float
+    max_us: float
     bytes: int
     bad: int
     errors: int
@@ -79,17 +81,17 @@ class Streams:
 
 def measure(server, load, seconds, also=()):
     """One run. `also`: other servers whose work is part of it, such as the origin."""
-    before, busy, others, client = server.cpu_secs(), busy_secs(), sum_cpu(also), children_secs()
+    before, busy, others, client = server.cpu_secs(), busy_secs(), sum_cpu(also), client_secs()
     began = time.monotonic()
     run = subprocess.run(load.command(server, seconds), capture_output=True, text=True)
     took = time.monotonic() - began
     if run.returncode != 0:
         raise Broken(f"{server.title}: {run.stderr or run.stdout}")
     cpu = server.cpu_secs() - before
-    ours = cpu + sum_cpu(also) - others + children_secs() - client
+    ours = cpu + sum_cpu(also) - others + client_secs() - client
     found = load.read(run.stdout)
     foreign = max(0.0, (busy_secs() - busy - ours) / took)
-    names = ("requests", "seconds", "p50_us", "p99_us", "bytes", "bad", "errors")
+    names = ("requests", "seconds", "p50_us", "p99_us", "max_us", "bytes", "bad", "errors")
     return Found(cpu_secs=cpu, foreign=foreign, **{name: found[name] for name in names})
 
 
@@ -97,13 +99,15 @@ def sum_cpu(measured):
     return sum(server.cpu_secs() for server in measured)
 
 
-def children_secs():
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def client_secs():
+    """Of this process too: it may ask for something beside the load."""
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def rounds(measured, load, options, also=()):
-    """All servers once per round; a list of runs for each. A run that others disturbed is repeated."""
+def rounds(measured, load, options, also=(), beside=lambda server: contextlib.nullcontext()):
+    """All servers once per round; a list of runs for each. A run that others disturbed is repeated. `beside`: what else goes
+    on while a server is measured."""
     for server in measured:
         measure(server, load, 1, also)
     found = {server.title: [] for server in measured}
@@ -111,7 +115,8 @@ def rounds(measured, load, options, also=()):
         for server in measured:
             runs = []
             while not runs or (runs[-1].foreign > FOREIGN_MAX and len(runs) < TRIES_MAX):
-                runs.append(measure(server, load, options.seconds, also))
+                with beside(server):
+                    runs.append(measure(server, load, options.seconds, also))
             found[server.title].append(min(runs, key=lambda run: run.foreign))
     return found
 

@@ -27,6 +27,16 @@ class Popularity:
         return bisect.bisect_left(self.sums, random.random() * self.sums[-1])
 
 
+class EachOnce:
+    """Draws one number after the other."""
+
+    def __init__(self):
+        self.numbers = itertools.count()
+
+    def draw(self):
+        return next(self.numbers)
+
+
 class Asked:
     """What came of all requests so far, counted by each connection on its own."""
 

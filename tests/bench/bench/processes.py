@@ -33,6 +33,8 @@ class Server:
     needs = None
     # A path that is answered with 200 once it is ready; it reaches the origin.
     ready_path = "/size/1k"
+    # Variables besides our own.
+    environment = {}
 
     def __init__(self, directory, origin=None):
         self.directory = pathlib.Path(directory)
@@ -54,7 +56,12 @@ class Server:
     def spawn(self):
         with open(self.directory / "log", "ab") as log:
             self.process = subprocess.Popen(
-                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self.command(),
+                env=os.environ | self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def start(self):

@@ -4,7 +4,7 @@ import os
 import pathlib
 import shutil
 
-from .processes import Server, free_port
+from .processes import Server, free_port, get
 
 RIG = os.environ.get("BENCH_RIG", "")
 THREADS = 2
@@ -18,8 +18,6 @@ class Origin(Server):
 
     def count(self):
         """Requests that reached it."""
-        from .processes import get
-
         return int(get(self.url("/count")).read())
 
 
@@ -58,6 +56,12 @@ upstream = "origin"
 """
         )
         return [self.binary, "run", "--config", config]
+
+    def metrics(self):
+        """What it counts, by names with labels."""
+        text = get(f"http://127.0.0.1:{self.admin_port}/metrics").read().decode()
+        samples = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, value in samples}
 
 
 class Nginx(Server):

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 
 from ..paced import Popularity, asking
-from ..processes import Broken, get
+from ..processes import Broken
 from ..servers import Gateway
 from ..stage import stage
 from ..table import Table
@@ -80,22 +80,16 @@ def purge(server, second, number):
 def sample(server):
     process = pathlib.Path(f"/proc/{server.process.pid}")
     status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
-    kept = metrics(server)
+    kept = server.metrics()
     return {
         "rss": int(status["VmRSS"].split()[0]) * 1024,
-        "memory tier": kept("memory"),
-        "disk tier": kept("disk"),
+        # Each by the gateway's own account.
+        "memory tier": int(kept.get('hardtack_cache_bytes{tier="memory"}', 0)),
+        "disk tier": int(kept.get('hardtack_cache_bytes{tier="disk"}', 0)),
         "files": sum(allocated_bytes(file) for file in (server.directory / "data").rglob("*")),
         "open files": len(list((process / "fd").iterdir())),
         "threads": int(status["Threads"]),
     }
-
-
-def metrics(server):
-    """The bytes of a tier, by the gateway's own account."""
-    text = get(f"http://127.0.0.1:{server.admin_port}/metrics").read().decode()
-    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    return lambda tier: int(float(values.get(f'hardtack_cache_bytes{{tier="{tier}"}}', 0)))
 
 
 def allocated_bytes(file):

@@ -57,8 +57,7 @@ def stored(server):
     """Entries on disk, by its own metrics."""
     deadline = time.monotonic() + 30
     while True:
-        text = get(f"http://127.0.0.1:{server.admin_port}/metrics").read().decode()
-        lines = [line for line in text.splitlines() if line.startswith('hardtack_cache_entries{tier="disk"}')]
-        if lines or time.monotonic() > deadline:
-            return int(float(lines[0].split()[1])) if lines else 0
+        entries = server.metrics().get('hardtack_cache_entries{tier="disk"}')
+        if entries is not None or time.monotonic() > deadline:
+            return int(entries or 0)
         time.sleep(0.1)

@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let percentile = |percent: usize| micros[(micros.len() - 1) * percent / 100];
     let found = json!({
         "requests": micros.len(), "seconds": took, "bytes": bytes, "bad": 0, "errors": 0,
-        "p50_us": percentile(50), "p99_us": percentile(99),
+        "p50_us": percentile(50), "p99_us": percentile(99), "max_us": percentile(100),
     });
     println!("{found}");
     Ok(())
