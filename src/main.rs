@@ -52,6 +52,7 @@ fn run(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     let ended = runtime.block_on(serve(config));
     // Whatever still reads a file then has been given up by the drain.
     runtime.shutdown_background();
+    telemetry::write_lines();
     ended
 }
 
@@ -104,6 +105,7 @@ fn greet(running: &app::Running) {
 fn runtime() -> anyhow::Result<Runtime> {
     Builder::new_multi_thread()
         .enable_all()
+        .on_thread_park(telemetry::before_parking)
         .build()
         .context("cannot start the runtime")
 }

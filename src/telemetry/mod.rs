@@ -4,6 +4,7 @@
 //! (one per forward-proxied authority) counts under the label `forward`.
 
 mod json;
+mod lines;
 mod stamp;
 
 use std::{io::IsTerminal, num::NonZeroU32, sync::Arc};
@@ -15,7 +16,8 @@ use prometheus_client::{
 };
 use tracing_subscriber::{EnvFilter, util::SubscriberInitExt};
 
-use self::json::JsonLines;
+pub use self::lines::{before_parking, write_lines};
+use self::{json::JsonLines, lines::StandardError};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +53,7 @@ pub struct Config {
     pub access_other: Sampling,
 }
 
-/// Starts logging to standard error. Call once, from `main`.
+/// Starts logging to standard error. Call once, from `main`, whose runtime calls [`before_parking`].
 ///
 /// # Errors
 /// When the level is not a filter, or a subscriber is already set.
@@ -65,7 +67,7 @@ pub fn start_logging(config: &Config) -> Result<(), Box<dyn std::error::Error + 
     };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(StandardError);
     if pretty {
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         builder
