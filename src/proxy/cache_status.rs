@@ -9,7 +9,7 @@ use crate::policy::{ForwardReason, Reason};
 pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Room for what most answers say.
-const TYPICAL_BYTES: usize = 48;
+const TYPICAL_BYTES: usize = 64;
 
 /// Structured fields hold 15 digits (RFC 9651 section 3.3.1).
 const INTEGER_MAX: i64 = 999_999_999_999_999;
