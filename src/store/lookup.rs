@@ -57,8 +57,7 @@ impl Inner {
                 return Ok(None);
             }
             let before = self.before(key);
-            let sought = key.clone();
-            let found = self.on_disk(move |disk| disk.find(&sought)).await;
+            let found = self.find(key).await;
             match self.merge(key, before, found)? {
                 Merged::Done(resource) => {
                     // The disk may lose what memory now has.
@@ -78,6 +77,16 @@ impl Inner {
             Merged::Done(resource) => Ok(resource),
             Merged::Outdated => Ok(self.memory.get(key.as_str())),
         }
+    }
+
+    /// What the disk has of `key`, read where it may block only if it would.
+    async fn find(self: &Arc<Self>, key: &CacheKey) -> Result<Found, DiskError> {
+        let disk = self.disk.as_ref().ok_or(DiskError::Closed)?;
+        if let Some(found) = disk.find_at_hand(key) {
+            return Ok(found);
+        }
+        let sought = key.clone();
+        self.on_disk(move |disk| disk.find(&sought)).await
     }
 
     pub(super) fn before(&self, key: &CacheKey) -> Before {

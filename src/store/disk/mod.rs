@@ -1,11 +1,12 @@
 //! The disk tier: records in `cache.redb`, large bodies in files, both disposable.
 //!
 //! Layout: `cache.redb` ([`tables`]) and `bodies/ab/<id>` ([`bodies`]). Invariants: one writer (the store's writer task)
-//! changes anything; a read transaction lives only as long as one short read, because an open one makes the file grow;
-//! nothing here is trusted before its checksum is. After a failed write the database is closed and opened again; what
+//! changes anything; a read transaction lives no longer than to the next commit ([`snapshot`]), because an open one makes the
+//! file grow; nothing here is trusted before its checksum is. After a failed write the database is closed and opened again; what
 //! cannot be trusted is set aside, and the tier starts cold. Deliberately absent: the order of publishing (the overlay
 //! of what waits is [`super::pending`]'s).
 
+pub(super) mod at_hand;
 mod batch;
 mod bodies;
 mod error;
@@ -14,6 +15,7 @@ pub(crate) mod fuzzing;
 mod open;
 mod reader;
 mod select;
+mod snapshot;
 mod sweep;
 mod tables;
 mod transaction;
@@ -26,8 +28,6 @@ use std::{
     },
 };
 
-use redb::{Database, ReadTransaction, ReadableDatabase};
-
 pub(super) use self::{
     batch::{Batch, GivenUp, KeyChange, Written},
     bodies::{BlockError, Bodies},
@@ -38,7 +38,11 @@ pub(super) use self::{
     sweep::Sweep,
     tables::{Usage, parse_uri_row, uri_row},
 };
-use self::{error::Recovery, tables::State};
+use self::{
+    error::Recovery,
+    snapshot::{OpenDatabase, Snapshot},
+    tables::State,
+};
 use super::id::Namer;
 
 /// The disk tier of one data directory.
@@ -47,7 +51,7 @@ pub(super) struct Disk {
     budget: u64,
     free_min: u64,
     // `None` while it is closed: after the end, or between a failure and the next try to open.
-    database: RwLock<Option<Database>>,
+    database: RwLock<Option<OpenDatabase>>,
     bodies: Bodies,
     namer: Namer,
     // As of the last commit.
@@ -143,15 +147,22 @@ impl Disk {
     /// One short read. It holds off nothing but closing.
     fn read<T>(
         &self,
-        read: impl FnOnce(&ReadTransaction) -> Result<T, DiskError>,
+        read: impl FnOnce(&Snapshot) -> Result<T, DiskError>,
     ) -> Result<T, DiskError> {
-        self.with_database(|database| read(&database.begin_read()?))
+        self.with_database(|database| read(&database.snapshot()))
+    }
+
+    /// The same without waiting, neither for the disk nor for whoever opens it again. `None`: that cannot be, or it failed.
+    fn read_at_hand<T>(&self, read: impl FnOnce(&Snapshot) -> Result<T, DiskError>) -> Option<T> {
+        let guard = self.database.try_read().ok()?;
+        let snapshot = guard.as_ref()?.snapshot();
+        at_hand::at_hand(|| read(&snapshot))?.ok()
     }
 
     /// Turns a panic of redb, which trusts what it reads, into an error.
     fn with_database<T>(
         &self,
-        work: impl FnOnce(&Database) -> Result<T, DiskError>,
+        work: impl FnOnce(&OpenDatabase) -> Result<T, DiskError>,
     ) -> Result<T, DiskError> {
         let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = guard.as_ref().ok_or(DiskError::Closed)?;

@@ -12,12 +12,14 @@ use std::{
     },
 };
 
-use redb::{Builder, Database, ReadableDatabase, ReadableTableMetadata, backends::FileBackend};
+use redb::{Builder, Database, ReadableTableMetadata};
 
 use super::{
     Bodies, Disk, DiskError,
+    at_hand::DatabaseFile,
     bodies::sync_directory,
     error::{Recovery, is_garbage},
+    snapshot::OpenDatabase,
     tables::{BODIES, RECENCY, RECORDS, STATE, State, TAGS, URIS, USAGE},
 };
 use crate::store::id::Namer;
@@ -41,7 +43,7 @@ pub(in crate::store) enum Backing {
 
 /// A database that is open and of the right format.
 pub(super) struct Opened {
-    pub(super) database: Database,
+    pub(super) database: OpenDatabase,
     pub(super) state: State,
     pub(super) entries: u64,
     /// Whether there was nothing usable before.
@@ -115,7 +117,7 @@ impl Backing {
         let open = || match self {
             Self::Directory(_) => {
                 let file = private_file(&self.file()).map_err(redb::StorageError::from)?;
-                let backend = FileBackend::new(file)?;
+                let backend = DatabaseFile::new(file)?;
                 Ok(builder.create_with_backend(backend)?)
             }
             #[cfg(test)]
@@ -238,7 +240,7 @@ fn start_new(backing: &Backing, seed: u64) -> Result<Opened, DiskError> {
     // The file's name is as new as its content.
     sync_directory(backing.dir()).map_err(redb::StorageError::from)?;
     Ok(Opened {
-        database,
+        database: OpenDatabase::new(database)?,
         state,
         entries: 0,
         is_cold: true,
@@ -247,8 +249,12 @@ fn start_new(backing: &Backing, seed: u64) -> Result<Opened, DiskError> {
 
 fn open_existing(backing: &Backing, seed: Option<u64>) -> Result<Opened, DiskError> {
     let database = backing.database()?;
-    let (state, entries) =
-        catch_unwind(AssertUnwindSafe(|| totals(&database))).unwrap_or(Err(DiskError::Panicked))?;
+    let opening = AssertUnwindSafe(|| {
+        let database = OpenDatabase::new(database)?;
+        let (state, entries) = totals(&database)?;
+        Ok((database, state, entries))
+    });
+    let (database, state, entries) = catch_unwind(opening).unwrap_or(Err(DiskError::Panicked))?;
     if seed.is_some_and(|seed| seed != state.seed) {
         return Err(redb::StorageError::Corrupted("another seed".to_owned()).into());
     }
@@ -260,10 +266,11 @@ fn open_existing(backing: &Backing, seed: Option<u64>) -> Result<Opened, DiskErr
     })
 }
 
-fn totals(database: &Database) -> Result<(State, u64), DiskError> {
-    let transaction = database.begin_read()?;
-    let entries = transaction.open_table(RECORDS)?.len()?;
-    let state = transaction
+fn totals(database: &OpenDatabase) -> Result<(State, u64), DiskError> {
+    let snapshot = database.snapshot();
+    let entries = snapshot.records.len()?;
+    let state = snapshot
+        .transaction
         .open_table(STATE)?
         .get(())?
         .and_then(|row| State::decode(row.value()))

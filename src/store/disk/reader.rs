@@ -2,11 +2,10 @@
 
 use std::ops::Bound;
 
-use redb::ReadTransaction;
-
 use super::{
     BlockError, Disk, DiskError, Usage, parse_uri_row,
-    tables::{RECORDS, TAGS, URIS, USAGE, tag_row_id},
+    snapshot::Snapshot,
+    tables::{TAGS, URIS, tag_row_id},
 };
 use crate::{
     policy::{CacheKey, SearchVariation},
@@ -78,7 +77,18 @@ type RecordAndUsage = (RecordId, Record, Usage);
 impl Disk {
     /// Every stored response of `key`, with small bodies in memory.
     pub(in crate::store) fn find(&self, key: &CacheKey) -> Result<Found, DiskError> {
-        let (records, corrupt) = self.read(|transaction| self.records_of(transaction, key))?;
+        let records = self.read(|snapshot| self.records_of(snapshot, key))?;
+        Ok(self.found(records))
+    }
+
+    /// The same, if nothing of it is to be waited for: neither the disk nor a file besides the database.
+    pub(in crate::store) fn find_at_hand(&self, key: &CacheKey) -> Option<Found> {
+        let records = self.read_at_hand(|snapshot| self.records_of(snapshot, key))?;
+        let needs_file = |(_, record, _): &RecordAndUsage| matches!(&record.body, RecordBody::File(file) if file.len <= WHOLE_BODY_MAX);
+        (!records.0.iter().any(needs_file)).then(|| self.found(records))
+    }
+
+    fn found(&self, (records, corrupt): (Vec<RecordAndUsage>, Vec<Corrupt>)) -> Found {
         let mut found = Found {
             variants: Vec::with_capacity(records.len()),
             corrupt,
@@ -105,14 +115,14 @@ impl Disk {
         found
             .variants
             .sort_by_key(|stored| std::cmp::Reverse(stored.head.response_time));
-        Ok(found)
+        found
     }
 
     /// Whether there is anything of `key`.
     pub(in crate::store) fn has_any(&self, key: &CacheKey) -> Result<bool, DiskError> {
         let (low, high) = self.namer.key(key.as_str()).bounds();
-        self.read(|transaction| {
-            let usage = transaction.open_table(USAGE)?;
+        self.read(|snapshot| {
+            let usage = &snapshot.usage;
             let mut rows = usage.range::<&[u8; 24]>(&low..=&high)?;
             Ok(rows.next().transpose()?.is_some())
         })
@@ -123,9 +133,9 @@ impl Disk {
         &self,
         id: RecordId,
     ) -> Result<Option<(Record, Usage)>, DiskError> {
-        self.read(|transaction| {
-            let records = transaction.open_table(RECORDS)?;
-            let usage = transaction.open_table(USAGE)?;
+        self.read(|snapshot| {
+            let records = &snapshot.records;
+            let usage = &snapshot.usage;
             let record = records
                 .get(&id.0)?
                 .and_then(|bytes| codec::decode(id, bytes.value()).ok());
@@ -141,8 +151,8 @@ impl Disk {
         &self,
         public: PublicId,
     ) -> Result<Option<(RecordId, CacheKey)>, DiskError> {
-        let id = self.read(|transaction| {
-            let usage = transaction.open_table(USAGE)?;
+        let id = self.read(|snapshot| {
+            let usage = &snapshot.usage;
             let (low, high) = public.bounds();
             for row in usage.range::<&[u8; 24]>(&low..=&high)? {
                 let id = RecordId(*row?.0.value());
@@ -166,9 +176,9 @@ impl Disk {
         limit: usize,
         is_wanted: impl Fn(&CacheKey) -> bool,
     ) -> Result<Rows, DiskError> {
-        self.read(|transaction| {
-            let uris = transaction.open_table(URIS)?;
-            let usage = transaction.open_table(USAGE)?;
+        self.read(|snapshot| {
+            let uris = snapshot.transaction.open_table(URIS)?;
+            let usage = &snapshot.usage;
             let mut looked_at = 0;
             let mut rows = Rows::default();
             for row in uris.range::<&[u8]>(bounds(range, after))?.take(limit) {
@@ -204,10 +214,10 @@ impl Disk {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<(Vec<Labelled>, Option<Vec<u8>>), DiskError> {
-        self.read(|transaction| {
-            let tags = transaction.open_table(TAGS)?;
-            let records = transaction.open_table(RECORDS)?;
-            let usage = transaction.open_table(USAGE)?;
+        self.read(|snapshot| {
+            let tags = snapshot.transaction.open_table(TAGS)?;
+            let records = &snapshot.records;
+            let usage = &snapshot.usage;
             let (mut labelled, mut looked_at, mut last) = (Vec::new(), 0, None);
             for row in tags.range::<&[u8]>(bounds(range, after))?.take(limit) {
                 let row = row?.0.value().to_vec();
@@ -249,9 +259,9 @@ impl Disk {
         limit: usize,
     ) -> Result<Vec<SearchVariation>, DiskError> {
         let mut range = RowRange::starting(&Label::search_prefix(path, None));
-        self.read(|transaction| {
-            let tags = transaction.open_table(TAGS)?;
-            let records = transaction.open_table(RECORDS)?;
+        self.read(|snapshot| {
+            let tags = snapshot.transaction.open_table(TAGS)?;
+            let records = &snapshot.records;
             let mut variations = Vec::new();
             // One row of each variation is enough: the next one is looked for behind all of them.
             while variations.len() < limit
@@ -284,8 +294,8 @@ impl Disk {
         limit: usize,
     ) -> Result<Vec<String>, DiskError> {
         let mut range = RowRange::starting(&Label::search_prefix("", None)[..1]);
-        self.read(|transaction| {
-            let tags = transaction.open_table(TAGS)?;
+        self.read(|snapshot| {
+            let tags = snapshot.transaction.open_table(TAGS)?;
             let mut paths: Vec<String> = Vec::new();
             while paths.len() < limit {
                 if let Some(last) = paths.last().map(String::as_str).or(after) {
@@ -309,17 +319,17 @@ impl Disk {
     #[cfg(test)]
     pub(in crate::store) fn tag_rows(&self) -> u64 {
         use redb::ReadableTableMetadata as _;
-        self.read(|transaction| Ok(transaction.open_table(TAGS)?.len()?))
+        self.read(|snapshot| Ok(snapshot.transaction.open_table(TAGS)?.len()?))
             .unwrap()
     }
 
     fn records_of(
         &self,
-        transaction: &ReadTransaction,
+        snapshot: &Snapshot,
         key: &CacheKey,
     ) -> Result<(Vec<RecordAndUsage>, Vec<Corrupt>), DiskError> {
-        let records = transaction.open_table(RECORDS)?;
-        let usage = transaction.open_table(USAGE)?;
+        let records = &snapshot.records;
+        let usage = &snapshot.usage;
         let (low, high) = self.namer.key(key.as_str()).bounds();
         let (mut sound, mut corrupt) = (Vec::new(), Vec::new());
         for row in records.range::<&[u8; 24]>(&low..=&high)? {

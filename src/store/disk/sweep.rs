@@ -4,12 +4,7 @@
 
 use std::{path::PathBuf, vec};
 
-use redb::ReadableDatabase as _;
-
-use super::{
-    Bodies, Disk, DiskError, Usage,
-    tables::{BODIES, USAGE},
-};
+use super::{Bodies, Disk, DiskError, Usage, tables::BODIES};
 use crate::store::id::RecordId;
 
 /// A sweep that is under way.
@@ -36,15 +31,13 @@ impl Disk {
             }
             return None;
         };
-        let swept = self.with_database(|database| {
-            let transaction = database.begin_read()?;
-            let bodies = transaction.open_table(BODIES)?;
-            let usage = transaction.open_table(USAGE)?;
+        let swept = self.read(|snapshot| {
+            let bodies = snapshot.transaction.open_table(BODIES)?;
             Bodies::sweep::<DiskError>(&directory, |file| {
                 let Some(id) = bodies.get(file)?.map(|id| RecordId(*id.value())) else {
                     return Ok(false);
                 };
-                let usage = usage.get(&id.0)?;
+                let usage = snapshot.usage.get(&id.0)?;
                 let usage = usage.and_then(|row| Usage::decode(id, row.value()));
                 Ok(usage.is_some_and(|usage| usage.body_file == file))
             })

@@ -10,6 +10,8 @@ use std::{
 
 use redb::{StorageBackend, backends::InMemoryBackend};
 
+use crate::store::disk::at_hand;
+
 /// Bytes in memory that outlive the database which has them open.
 #[derive(Clone, Debug, Default)]
 pub(in crate::store) struct FaultyStorage {
@@ -23,6 +25,7 @@ struct Shared {
     unreadable: AtomicBool,
     breaking: AtomicBool,
     uncached: AtomicBool,
+    far: AtomicBool,
     reads: AtomicU64,
 }
 
@@ -44,6 +47,11 @@ impl FaultyStorage {
 
     pub(in crate::store) fn is_uncached(&self) -> bool {
         self.shared.uncached.load(Ordering::SeqCst)
+    }
+
+    /// Whether reads have to wait from now on, as for what is in no page cache.
+    pub(in crate::store) fn set_far(&self, far: bool) {
+        self.shared.far.store(far, Ordering::SeqCst);
     }
 
     fn breaks(&self) -> bool {
@@ -91,7 +99,12 @@ impl StorageBackend for FaultyStorage {
         self.shared
             .reads
             .fetch_add(out.len() as u64, Ordering::SeqCst);
-        if self.shared.unreadable.load(Ordering::SeqCst) {
+        let is_far = self.shared.far.load(Ordering::SeqCst);
+        let is_unreadable = self.shared.unreadable.load(Ordering::SeqCst);
+        if (is_far || is_unreadable) && !at_hand::may_wait() {
+            at_hand::give_up();
+        }
+        if is_unreadable {
             return Err(io::Error::other("EIO"));
         }
         self.shared.bytes.read(offset, out)

@@ -2,6 +2,7 @@
 
 pub(super) mod faults;
 
+mod at_hand;
 mod corruption;
 mod crash;
 mod disk_full;
