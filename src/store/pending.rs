@@ -48,7 +48,7 @@ const CHANGES_MAX: usize = 4 * RECORDS_MAX;
 /// Bodies that wait; one larger body is let in when nothing else waits.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-const TOUCHES_MAX: usize = 4_096;
+const TOUCHES_MAX: usize = 16_384;
 const CORRUPT_MAX: usize = 1_024;
 
 /// How long a response waits for others to share a commit with: half of the second that is promised.
@@ -57,7 +57,8 @@ const DELAY: Duration = Duration::from_millis(500);
 /// Enough to be worth a commit at once.
 const ENOUGH_RECORDS: usize = 256;
 const ENOUGH_BYTES: u64 = 8 * 1024 * 1024;
-const ENOUGH_TOUCHES: usize = 1_024;
+/// Touches share a commit and the pages that they change: the more of them, the less each costs.
+const ENOUGH_TOUCHES: usize = 4_096;
 
 pub(super) struct Pending {
     state: Mutex<State>,
@@ -285,7 +286,9 @@ impl Pending {
         if state.touches.len() >= TOUCHES_MAX {
             return false;
         }
-        state.touches.insert(id, hits);
+        // What is found on disk again and again knows only of the hits there, not of those that wait.
+        let uses = state.touches.entry(id).or_insert(0);
+        *uses = hits.max(*uses + 1);
         if state.touches.len() == ENOUGH_TOUCHES {
             self.wake.notify_one();
         }

@@ -206,6 +206,8 @@ impl Inner {
         if work.batch.is_empty() && !disk.has_failed() {
             return Ok(Written::default());
         }
+        // Neighbours share a page.
+        work.batch.touches.sort_unstable();
         let written = disk.write(&work.batch)?;
         self.note_written(disk, &written);
         Ok(written)

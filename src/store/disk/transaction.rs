@@ -189,13 +189,19 @@ impl<'t> Tables<'t> {
 
     /// Notes that a stored response was used.
     pub(super) fn touch(&mut self, id: RecordId, hits: u64) -> Result<(), DiskError> {
-        let Some(mut usage) = self.usage_of(id)? else {
+        let Some(mut row) = self.usage.get_mut(&id.0)? else {
             return Ok(());
         };
-        self.recency.remove(&recency_row(usage.turn, id))?;
-        usage.turn = self.state.turn;
+        let Some(mut usage) = Usage::decode(id, row.value()) else {
+            return Ok(());
+        };
+        let last_turn = std::mem::replace(&mut usage.turn, self.state.turn);
         usage.hits = usage.hits.max(hits);
-        self.put_usage(id, &usage)
+        row.insert(&usage.encode(id))?;
+        drop(row);
+        self.recency.remove(&recency_row(last_turn, id))?;
+        self.recency.insert(&recency_row(usage.turn, id), ())?;
+        Ok(())
     }
 
     /// Removes every row of a stored response. `None`: there was none.

@@ -399,6 +399,24 @@ async fn hits_are_counted_and_survive_a_restart_once_reported() {
 }
 
 #[tokio::test]
+async fn every_hit_counts_also_where_memory_forgets_what_was_hit_before_the_disk_knows() {
+    let fixture = Fixture::new().await;
+    let (hit, other) = (key("http://a.example/"), key("http://a.example/other"));
+    fixture.publish(&hit, "body");
+    fixture.forget_memory().await;
+    for _ in 0..3 {
+        let found = fixture.lookup(&hit).await.unwrap();
+        fixture.store.touch(&found, &found.variants[0]);
+        fixture.store.inner.memory.clear();
+    }
+    // A flush waits for what is published, and what was used before goes with it.
+    fixture.publish(&other, "body");
+    fixture.forget_memory().await;
+    let found = fixture.lookup(&hit).await.unwrap();
+    assert_eq!(found.variants[0].hits(), 3);
+}
+
+#[tokio::test]
 async fn a_lookup_of_many_at_once_gives_each_the_same_answer() {
     let fixture = Arc::new(Fixture::new().await);
     let key = key("http://a.example/");
