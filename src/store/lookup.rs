@@ -35,7 +35,7 @@ pub(super) enum Merged {
 impl Inner {
     /// The resource in memory, where that knows all its variants.
     fn complete_in_memory(&self, key: &CacheKey) -> Option<Arc<Resource>> {
-        let resource = self.memory.get(key.as_str())?;
+        let resource = self.memory.get_again(key.as_str())?;
         (self.disk.is_none() || resource.is_complete()).then_some(resource)
     }
 
@@ -138,7 +138,7 @@ impl Inner {
             self.count_error("corrupt");
             self.pending.drop_corrupt(corrupt);
         }
-        let in_memory = self.memory.get(key.as_str());
+        let in_memory = self.memory.get_again(key.as_str());
         let in_memory = in_memory.map(|resource| resource.variants.clone());
         let sources = [in_memory.unwrap_or_default(), overlay.puts, from_disk];
         let variants = merge_variants(sources);

@@ -90,6 +90,14 @@ impl Memory {
         self.cache.get(key)
     }
 
+    /// The same for who has asked before, and found nothing: admission goes by how often a key is asked for.
+    pub(super) fn get_again(&self, key: &str) -> Option<Arc<Resource>> {
+        if !self.cache.contains_key(key) {
+            return None;
+        }
+        self.get(key)
+    }
+
     /// The generation of the key's stripe: another one later says that something there changed.
     pub(super) fn generation(&self, key: &str) -> u64 {
         self.stripe(key).generation.load(Ordering::Acquire)
