@@ -112,20 +112,19 @@ impl Fetch<'_> {
             );
         }
         let shared = self.forward.collapse && !self.is_for_the_origin_alone();
-        let mut sharing = if !shared {
-            Sharing::Alone
-        } else if self.is_passed() {
-            match self.answer_for_itself().await {
-                Settled::Reply(reply) => return reply,
-                Settled::Again(again) => again,
-            }
-        } else {
+        let mut sharing = if shared && !self.is_passed() {
             Sharing::Join(None)
+        } else {
+            Sharing::Alone
         };
         // First the fill of the key; if its answer is another variant, the fill of this one; if neither is for this
-        // request, its own.
+        // request, its own, or none at all where its answer would be nobody else's.
         for _ in 0..3 {
-            match self.attempt(sharing).await {
+            let settled = match sharing {
+                Sharing::Alone if shared && self.is_passed() => self.answer_for_itself().await,
+                sharing => self.attempt(sharing).await,
+            };
+            match settled {
                 Settled::Reply(reply) => return reply,
                 Settled::Again(again) => sharing = again,
             }
