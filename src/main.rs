@@ -44,7 +44,7 @@ fn run(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
             return Ok(Exit::Usage.into());
         }
     };
-    telemetry::start_logging(&config.telemetry)
+    let _logging = telemetry::start_logging(&config.telemetry)
         .map_err(anyhow::Error::from_boxed)
         .context("cannot start logging")?;
     keep_memory_small();
@@ -52,7 +52,6 @@ fn run(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     let ended = runtime.block_on(serve(config));
     // Whatever still reads a file then has been given up by the drain.
     runtime.shutdown_background();
-    telemetry::write_lines();
     ended
 }
 

@@ -5,6 +5,9 @@
 //! values. A table for an answer is a copy of that one, with the values put in: no name is hashed again. All values lie
 //! one after the other in one allocation of their own. As they come from the HTTP library each is a slice of the
 //! connection's read buffer and keeps the whole of it alive: 8 KiB for a head of 200 bytes.
+//!
+//! Bounds: [`SHAPES_MAX`] lists of names are shared, of [`SHAPE_BYTES_MAX`] each, 8 MiB in all. Whatever has others has them
+//! for itself, and they weigh with it.
 
 use std::{
     collections::HashMap,
@@ -18,13 +21,22 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::fields::FieldLines;
 
-/// Lists of names that are shared. What is not among them has a list of its own.
-const SHAPES_MAX: usize = 4_096;
+/// Lists of names that are shared.
+const SHAPES_MAX: usize = 1_024;
+
+/// Bytes of one that is shared, names and table. Longer lists are hardly those of many responses.
+const SHAPE_BYTES_MAX: usize = 8 * 1024;
+
+/// Lists that find no place before those are looked for that nobody has any more.
+const REFUSED_MAX: usize = SHAPES_MAX / 4;
+
+/// Of a table, for each line; measured.
+const LINE_BYTES: usize = 112;
 
 static SHAPES: LazyLock<Mutex<Shapes>> = LazyLock::new(Mutex::default);
 
 /// Fields that an answer has besides those stored: Age, Cache-Status, Via, the length, and what the HTTP library adds. A
-/// copy of a table keeps the room of its index, so that these take no new one.
+/// copy of a table keeps the room of its index, though not of its lines, so that these take no new one.
 const ADDED_FIELDS: usize = 5;
 
 const VALID: &str = "it was the value of a field before";
@@ -32,41 +44,76 @@ const VALID: &str = "it was the value of a field before";
 /// Fields in their order, those of one name together; immutable.
 #[derive(Clone, Debug, Default)]
 pub struct StoredFields {
-    /// The names, each with as many empty values as it has lines.
-    shape: Arc<HeaderMap>,
+    shape: Arc<Shape>,
     /// The values, one after the other.
     text: Box<[u8]>,
     /// Where each value ends.
     ends: Box<[u32]>,
 }
 
+/// The names of a response's fields.
+#[derive(Debug, Default)]
+struct Shape {
+    /// Each name with as many empty values as it has lines.
+    table: HeaderMap,
+    /// What it takes where it is one response's own; 0 where it is shared.
+    own_bytes: usize,
+}
+
 /// A line's name, and whether its value must not be compressed by what is told of it (RFC 7541 section 7.1.3).
 type Name = (HeaderName, bool);
 
-/// The lists of names in use.
+/// The lists of names that are shared.
 #[derive(Default)]
-struct Shapes(HashMap<Box<[Name]>, Weak<HeaderMap>>);
+struct Shapes {
+    known: HashMap<Box<[Name]>, Weak<Shape>>,
+    refused: usize,
+}
 
-impl Shapes {
-    /// The shared table with these names, which repeat for each line.
-    fn shared(&mut self, names: Box<[Name]>) -> Arc<HeaderMap> {
-        if let Some(shape) = self.0.get(&names).and_then(Weak::upgrade) {
-            return shape;
-        }
-        let mut shape = HeaderMap::with_capacity(names.len() + ADDED_FIELDS);
-        for (name, is_sensitive) in &names {
+impl Shape {
+    fn new(names: &[Name], own_bytes: usize) -> Arc<Self> {
+        let mut table = HeaderMap::with_capacity(names.len() + ADDED_FIELDS);
+        for (name, is_sensitive) in names {
             let mut value = HeaderValue::from_static("");
             value.set_sensitive(*is_sensitive);
-            shape.append(name, value);
+            table.append(name, value);
         }
-        let shape = Arc::new(shape);
-        if self.0.len() >= SHAPES_MAX {
-            self.0.retain(|_, shape| shape.strong_count() > 0);
+        Arc::new(Self { table, own_bytes })
+    }
+
+    /// The one with these names, which repeat for each line: shared, where it is small and there is room.
+    fn of(names: Box<[Name]>) -> Arc<Self> {
+        let bytes = names
+            .iter()
+            .map(|(name, _)| LINE_BYTES + name.as_str().len());
+        let bytes = bytes.sum();
+        let shared = (bytes <= SHAPE_BYTES_MAX).then(|| {
+            let mut shapes = SHAPES.lock().unwrap_or_else(PoisonError::into_inner);
+            shapes.shared(&names)
+        });
+        shared.flatten().unwrap_or_else(|| Self::new(&names, bytes))
+    }
+}
+
+impl Shapes {
+    /// `None`: there is no room for another one.
+    fn shared(&mut self, names: &[Name]) -> Option<Arc<Shape>> {
+        if let Some(shape) = self.known.get(names).and_then(Weak::upgrade) {
+            return Some(shape);
         }
-        if self.0.len() < SHAPES_MAX {
-            self.0.insert(names, Arc::downgrade(&shape));
+        if self.known.len() >= SHAPES_MAX {
+            self.refused += 1;
+            if self.refused >= REFUSED_MAX {
+                self.refused = 0;
+                self.known.retain(|_, shape| shape.strong_count() > 0);
+            }
+            if self.known.len() >= SHAPES_MAX && !self.known.contains_key(names) {
+                return None;
+            }
         }
-        shape
+        let shape = Shape::new(names, 0);
+        self.known.insert(names.into(), Arc::downgrade(&shape));
+        Some(shape)
     }
 }
 
@@ -83,7 +130,7 @@ impl StoredFields {
 
     /// The lines: names, repeated for each line, and values.
     pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &[u8])> {
-        let names = self.shape.iter().map(|(name, _)| name);
+        let names = self.shape.table.iter().map(|(name, _)| name);
         names.zip(self.ranges().map(|range| &self.text[range]))
     }
 
@@ -106,7 +153,7 @@ impl StoredFields {
 
     /// As a table.
     pub fn to_map(&self) -> HeaderMap {
-        let mut map = HeaderMap::clone(&self.shape);
+        let mut map = self.shape.table.clone();
         let text = Bytes::copy_from_slice(&self.text);
         for (line, range) in map.values_mut().zip(self.ranges()) {
             let is_sensitive = line.is_sensitive();
@@ -124,9 +171,9 @@ impl StoredFields {
         Self::from(&map)
     }
 
-    /// Bytes on the heap, roughly, without the names: others have them too.
+    /// Bytes on the heap, roughly; of the names only where no other response has them too.
     pub fn heap_bytes(&self) -> usize {
-        size_of_val(&*self.ends) + self.text.len()
+        size_of_val(&*self.ends) + self.text.len() + self.shape.own_bytes
     }
 
     fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
@@ -145,10 +192,8 @@ impl From<&HeaderMap> for StoredFields {
         let ends = ends.collect();
         let names = map.iter();
         let names = names.map(|(name, value)| (name.clone(), value.is_sensitive()));
-        let names = names.collect();
-        let mut shapes = SHAPES.lock().unwrap_or_else(PoisonError::into_inner);
         Self {
-            shape: shapes.shared(names),
+            shape: Shape::of(names.collect()),
             text: text.into(),
             ends,
         }
@@ -192,7 +237,7 @@ mod tests {
     use bytes::Bytes;
     use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-    use super::{SHAPES_MAX, Shapes, StoredFields};
+    use super::{REFUSED_MAX, SHAPE_BYTES_MAX, SHAPES_MAX, Shapes, StoredFields};
 
     #[test]
     fn every_field_stays_in_its_order_and_none_shares_the_buffer_it_came_in() {
@@ -275,17 +320,37 @@ mod tests {
         let mut shapes = Shapes::default();
         let names = |number: usize| {
             let name = HeaderName::try_from(format!("x-{number}")).unwrap();
-            Box::from([(name, false)])
+            [(name, false)]
         };
         let kept: Vec<_> = (0..SHAPES_MAX)
-            .map(|number| shapes.shared(names(number)))
+            .map(|number| shapes.shared(&names(number)).unwrap())
             .collect();
-        let other = shapes.shared(names(SHAPES_MAX));
-        assert!(other.contains_key(format!("x-{SHAPES_MAX}")));
-        assert_eq!(shapes.0.len(), SHAPES_MAX);
-        assert!(Arc::ptr_eq(&kept[7], &shapes.shared(names(7))));
+        assert!(shapes.shared(&names(SHAPES_MAX)).is_none());
+        assert!(Arc::ptr_eq(&kept[7], &shapes.shared(&names(7)).unwrap()));
+        assert_eq!(shapes.known.len(), SHAPES_MAX);
         drop(kept);
-        shapes.shared(names(SHAPES_MAX));
-        assert_eq!(shapes.0.len(), 1);
+        // One that was known finds its place again at once, another one when the others have been looked through.
+        assert!(shapes.shared(&names(7)).is_some());
+        let others = (0..REFUSED_MAX).filter_map(|_| shapes.shared(&names(SHAPES_MAX)));
+        assert_eq!(others.count(), 1);
+        assert_eq!(shapes.known.len(), 1);
+    }
+
+    #[test]
+    fn names_weigh_with_the_response_that_has_them_for_itself() {
+        let long = |number: usize| {
+            let mut map = HeaderMap::new();
+            let name = format!("x-{number}-{}", "n".repeat(SHAPE_BYTES_MAX));
+            map.append(
+                HeaderName::try_from(name).unwrap(),
+                HeaderValue::from_static(""),
+            );
+            StoredFields::from(&map)
+        };
+        assert!(long(1).heap_bytes() > SHAPE_BYTES_MAX);
+        assert!(!Arc::ptr_eq(&long(1).shape, &long(1).shape));
+        let mut map = HeaderMap::new();
+        map.append("x-short", HeaderValue::from_static(""));
+        assert_eq!(StoredFields::from(&map).heap_bytes(), size_of::<u32>());
     }
 }

@@ -112,7 +112,7 @@ impl Fetch<'_> {
             );
         }
         let shared = self.forward.collapse && !self.is_for_the_origin_alone();
-        let mut sharing = if shared && !self.is_passed() {
+        let mut sharing = if shared {
             Sharing::Join(None)
         } else {
             Sharing::Alone
@@ -120,9 +120,11 @@ impl Fetch<'_> {
         // First the fill of the key; if its answer is another variant, the fill of this one; if neither is for this
         // request, its own, or none at all where its answer would be nobody else's.
         for _ in 0..3 {
-            let settled = match sharing {
-                Sharing::Alone if shared && self.is_passed() => self.answer_for_itself().await,
-                sharing => self.attempt(sharing).await,
+            let is_for_itself = shared && !matches!(sharing, Sharing::Join(Some(_)));
+            let settled = if is_for_itself && self.is_passed() {
+                self.answer_for_itself().await
+            } else {
+                self.attempt(sharing).await
             };
             match settled {
                 Settled::Reply(reply) => return reply,

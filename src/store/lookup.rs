@@ -79,14 +79,19 @@ impl Inner {
         }
     }
 
-    /// What the disk has of `key`, read where it may block only if it would.
+    /// What the disk has of `key`. Another thread reads what would have to be waited for.
     async fn find(self: &Arc<Self>, key: &CacheKey) -> Result<Found, DiskError> {
         let disk = self.disk.as_ref().ok_or(DiskError::Closed)?;
-        if let Some(found) = disk.find_at_hand(key) {
-            return Ok(found);
+        match disk.records_at_hand(key) {
+            Some(records) if records.need_files() => {
+                self.on_disk(move |disk| Ok(disk.found(records))).await
+            }
+            Some(records) => Ok(disk.found(records)),
+            None => {
+                let sought = key.clone();
+                self.on_disk(move |disk| disk.find(&sought)).await
+            }
         }
-        let sought = key.clone();
-        self.on_disk(move |disk| disk.find(&sought)).await
     }
 
     pub(super) fn before(&self, key: &CacheKey) -> Before {

@@ -48,7 +48,7 @@ const CHANGES_MAX: usize = 4 * RECORDS_MAX;
 /// Bodies that wait; one larger body is let in when nothing else waits.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-const TOUCHES_MAX: usize = 16_384;
+const TOUCHES_MAX: usize = 6_144;
 const CORRUPT_MAX: usize = 1_024;
 
 /// How long a response waits for others to share a commit with: half of the second that is promised.

@@ -4,6 +4,9 @@
 //! what a worker of the runtime logs waits until a worker has nothing to do, hence under little load for nothing. Lines
 //! stay in order. Warnings and errors go out at once, and so does what other threads log: nobody tells when they have time.
 //!
+//! A worker that has nothing to do does not wait for another that writes, which may take long where standard error is a pipe
+//! that nobody reads: who writes looks again when it is done.
+//!
 //! Bounds: [`WAITING_BYTES`], beyond which whoever logs writes; and after [`WAITING_MAX`] the next line takes along what
 //! waits. A process that is killed takes what waits with it.
 
@@ -11,7 +14,7 @@ use std::{
     cell::Cell,
     io::{self, Stderr, Write},
     sync::{
-        LazyLock, Mutex, MutexGuard, PoisonError,
+        LazyLock, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -37,12 +40,24 @@ thread_local! {
 /// To be called by each worker of the runtime whenever it has nothing to do: writes the log lines that wait.
 pub fn before_parking() {
     IS_WORKER.set(true);
-    STANDARD_ERROR.write();
+    STANDARD_ERROR.write_if_free();
 }
 
-/// Writes the log lines that wait: before the process ends.
-pub fn write_lines() {
-    STANDARD_ERROR.write();
+/// Logging: to be kept until the process ends, when it writes the log lines that wait.
+#[must_use]
+#[derive(Debug)]
+pub struct Logging(());
+
+impl Logging {
+    pub(super) const fn started() -> Self {
+        Self(())
+    }
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        STANDARD_ERROR.write();
+    }
 }
 
 /// Where the subscriber writes lines.
@@ -112,18 +127,35 @@ impl<W: Write> Lines<W> {
         waiting.bytes.len() >= WAITING_BYTES || now.duration_since(since) >= WAITING_MAX
     }
 
+    /// When it returns, every line that came before is written.
     fn write(&self) {
-        if !self.has_any.load(Ordering::Acquire) {
-            return;
-        }
         // First, and for as long as it takes: what comes meanwhile stays behind this.
-        let mut out = lock(&self.out);
+        self.write_to(&mut lock(&self.out));
+        // Of those who found it taken.
+        self.write_if_free();
+    }
+
+    /// Writes what waits, unless somebody does so, who then looks again. Twice at most: others log and write meanwhile.
+    fn write_if_free(&self) {
+        for _ in 0..2 {
+            if !self.has_any.load(Ordering::Acquire) {
+                return;
+            }
+            match self.out.try_lock() {
+                Ok(mut out) => self.write_to(&mut out),
+                Err(TryLockError::Poisoned(out)) => self.write_to(&mut out.into_inner()),
+                Err(TryLockError::WouldBlock) => return,
+            }
+        }
+    }
+
+    fn write_to(&self, out: &mut Out<W>) {
         let mut waiting = lock(&self.waiting);
         std::mem::swap(&mut waiting.bytes, &mut out.bytes);
         waiting.since = None;
         self.has_any.store(false, Ordering::Release);
         drop(waiting);
-        let Out { io, bytes } = &mut *out;
+        let Out { io, bytes } = out;
         // There is nobody to tell of a failure to tell.
         let _ = io.write_all(bytes);
         bytes.clear();
@@ -170,6 +202,15 @@ impl Write for Line {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+            mpsc::{Receiver, Sender, channel},
+        },
+        thread,
+    };
+
     use tokio::time::advance;
 
     use super::{
@@ -244,5 +285,57 @@ mod tests {
         assert_eq!(writes(&lines), ["one\ntwo\nthree\n"]);
         lines.push(b"four\n", Waits);
         assert_eq!(writes(&lines).len(), 1);
+    }
+
+    /// Writes only when it is let, and says when it begins.
+    struct Stalled {
+        is_let: Receiver<()>,
+        begun: Sender<()>,
+        done: Arc<AtomicUsize>,
+    }
+
+    impl std::io::Write for Stalled {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.begun.send(()).unwrap();
+            self.is_let.recv().unwrap();
+            self.done.fetch_add(1, Ordering::SeqCst);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_has_nothing_to_do_does_not_wait_for_a_stalled_write_and_the_last_one_does() {
+        let (let_write, is_let) = channel();
+        let (begun, has_begun) = channel();
+        let done = Arc::new(AtomicUsize::new(0));
+        let lines = Lines::new(Stalled {
+            is_let,
+            begun,
+            done: done.clone(),
+        });
+        thread::scope(|scope| {
+            scope.spawn(|| lines.push(b"one\n", AtOnce));
+            has_begun.recv().unwrap();
+            let (comes, last_comes) = channel();
+            let (lines, done) = (&lines, &done);
+            let last = scope.spawn(move || {
+                comes.send(()).unwrap();
+                lines.write();
+                done.load(Ordering::SeqCst)
+            });
+            last_comes.recv().unwrap();
+            // Returns, though the first line is still being written.
+            lines.write_if_free();
+            let_write.send(()).unwrap();
+            assert_eq!(last.join().unwrap(), 1, "what was logged before is written");
+        });
+        let_write.send(()).unwrap();
+        lines.push(b"two\n", Waits);
+        lines.write_if_free();
+        assert_eq!(done.load(Ordering::SeqCst), 2);
     }
 }

@@ -16,7 +16,7 @@ use prometheus_client::{
 };
 use tracing_subscriber::{EnvFilter, util::SubscriberInitExt};
 
-pub use self::lines::{before_parking, write_lines};
+pub use self::lines::{Logging, before_parking};
 use self::{json::JsonLines, lines::StandardError};
 
 /// How log lines look.
@@ -57,7 +57,7 @@ pub struct Config {
 ///
 /// # Errors
 /// When the level is not a filter, or a subscriber is already set.
-pub fn start_logging(config: &Config) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+pub fn start_logging(config: &Config) -> Result<Logging, Box<dyn std::error::Error + Send + Sync>> {
     let filter = EnvFilter::try_new(&config.log_level)?;
     let terminal = std::io::stderr().is_terminal();
     let pretty = match config.log_format {
@@ -79,7 +79,7 @@ pub fn start_logging(config: &Config) -> Result<(), Box<dyn std::error::Error + 
     } else {
         builder.event_format(JsonLines).finish().try_init()?;
     }
-    Ok(())
+    Ok(Logging::started())
 }
 
 macro_rules! labels {

@@ -2,7 +2,8 @@
 //!
 //! What the system has in its page cache is read sooner than another thread is woken. Whether it has a page is known only by
 //! asking for it (`RWF_NOWAIT`), in the middle of redb, for which an error of its storage is the end of the storage. So a read
-//! that would have to wait is left by unwinding instead: redb holds no lock while it reads, and has not kept anything yet.
+//! that would have to wait is left by unwinding instead. In redb 4.5 a read of a committed page holds no lock while it asks
+//! its storage, and changes its cache and its counts only afterwards; the tests of the store leave many and go on.
 
 use std::{
     cell::Cell,
@@ -20,6 +21,9 @@ thread_local! {
     static MAY_WAIT: Cell<bool> = const { Cell::new(true) };
 }
 
+/// Whether the filesystem says if a read would wait; not every one does. One for the process: it has one data directory.
+static TELLS: AtomicBool = AtomicBool::new(true);
+
 /// What unwinds a read that would have had to wait.
 struct WouldWait;
 
@@ -34,9 +38,12 @@ impl Drop for NoWaiting {
 
 /// What `read` comes to, if nothing in it had to wait for the disk.
 pub(super) fn at_hand<T>(read: impl FnOnce() -> T) -> Option<T> {
+    if !TELLS.load(Ordering::Relaxed) {
+        return None;
+    }
     MAY_WAIT.set(false);
     let _waits_again = NoWaiting;
-    // Also where it panicked in earnest: whoever waits for the disk then is told.
+    // A panic of redb's own comes again where the read may wait, and is told of there.
     catch_unwind(AssertUnwindSafe(read)).ok()
 }
 
@@ -56,8 +63,6 @@ pub(super) struct DatabaseFile {
     storage: FileBackend,
     /// The same file, for reads.
     file: File,
-    /// Not every filesystem says whether a read would wait.
-    tells: AtomicBool,
 }
 
 impl DatabaseFile {
@@ -65,22 +70,20 @@ impl DatabaseFile {
         Ok(Self {
             file: file.try_clone().map_err(redb::StorageError::from)?,
             storage: FileBackend::new(file)?,
-            tells: AtomicBool::new(true),
         })
     }
 
     /// Whether all of `out` was there.
     fn is_read_at_once(&self, offset: u64, out: &mut [u8]) -> bool {
-        self.tells.load(Ordering::Relaxed)
-            && match read_at_once(&self.file, offset, out) {
-                Ok(len) => len == out.len(),
-                Err(io::ErrorKind::Unsupported) => {
-                    self.tells.store(false, Ordering::Relaxed);
-                    false
-                }
-                // Who waits is told of an error too.
-                Err(_) => false,
+        match read_at_once(&self.file, offset, out) {
+            Ok(len) => len == out.len(),
+            Err(io::ErrorKind::Unsupported) => {
+                TELLS.store(false, Ordering::Relaxed);
+                false
             }
+            // Who waits is told of an error too.
+            Err(_) => false,
+        }
     }
 }
 
@@ -171,6 +174,13 @@ mod tests {
         assert_eq!(at_hand::<u8>(|| give_up()), None);
         assert!(may_wait());
         assert_eq!(at_hand(may_wait), Some(false));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_filesystem_that_does_not_tell_is_known_by_its_error() {
+        let error = std::io::Error::from(rustix::io::Errno::OPNOTSUPP);
+        assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
     }
 
     #[test]

@@ -149,13 +149,13 @@ impl Disk {
         &self,
         read: impl FnOnce(&Snapshot) -> Result<T, DiskError>,
     ) -> Result<T, DiskError> {
-        self.with_database(|database| read(&database.snapshot()))
+        self.with_database(|database| read(&*database.snapshot()?))
     }
 
-    /// The same without waiting, neither for the disk nor for whoever opens it again. `None`: that cannot be, or it failed.
+    /// The same without waiting, neither for the disk nor for whoever opens it. `None`: that cannot be, or it failed.
     fn read_at_hand<T>(&self, read: impl FnOnce(&Snapshot) -> Result<T, DiskError>) -> Option<T> {
         let guard = self.database.try_read().ok()?;
-        let snapshot = guard.as_ref()?.snapshot();
+        let snapshot = guard.as_ref()?.opened()?;
         at_hand::at_hand(|| read(&snapshot))?.ok()
     }
 

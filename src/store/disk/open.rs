@@ -240,7 +240,7 @@ fn start_new(backing: &Backing, seed: u64) -> Result<Opened, DiskError> {
     // The file's name is as new as its content.
     sync_directory(backing.dir()).map_err(redb::StorageError::from)?;
     Ok(Opened {
-        database: OpenDatabase::new(database)?,
+        database: OpenDatabase::new(database),
         state,
         entries: 0,
         is_cold: true,
@@ -250,7 +250,7 @@ fn start_new(backing: &Backing, seed: u64) -> Result<Opened, DiskError> {
 fn open_existing(backing: &Backing, seed: Option<u64>) -> Result<Opened, DiskError> {
     let database = backing.database()?;
     let opening = AssertUnwindSafe(|| {
-        let database = OpenDatabase::new(database)?;
+        let database = OpenDatabase::new(database);
         let (state, entries) = totals(&database)?;
         Ok((database, state, entries))
     });
@@ -267,7 +267,7 @@ fn open_existing(backing: &Backing, seed: Option<u64>) -> Result<Opened, DiskErr
 }
 
 fn totals(database: &OpenDatabase) -> Result<(State, u64), DiskError> {
-    let snapshot = database.snapshot();
+    let snapshot = database.snapshot()?;
     let entries = snapshot.records.len()?;
     let state = snapshot
         .transaction

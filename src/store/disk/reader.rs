@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use super::{
-    BlockError, Disk, DiskError, Usage, parse_uri_row,
+    BlockError, Disk, DiskError, Usage, at_hand, parse_uri_row,
     snapshot::Snapshot,
     tables::{TAGS, URIS, tag_row_id},
 };
@@ -72,7 +72,24 @@ pub(in crate::store) struct Labelled {
     pub(in crate::store) key: Option<CacheKey>,
 }
 
-type RecordAndUsage = (RecordId, Record, Usage);
+/// What the database has of one key, bodies in files still to be read.
+#[derive(Default)]
+pub(in crate::store) struct Records {
+    sound: Vec<(RecordId, Record, Usage)>,
+    corrupt: Vec<Corrupt>,
+}
+
+/// Bytes of records that are read where nothing may be waited for; more of them would keep others waiting.
+const AT_HAND_BYTES: usize = 128 * 1024;
+
+impl Records {
+    /// Whether some bodies lie in files, and are small enough to be read whole.
+    pub(in crate::store) fn need_files(&self) -> bool {
+        self.sound.iter().any(|(_, record, _)| {
+            matches!(&record.body, RecordBody::File(file) if file.len <= WHOLE_BODY_MAX)
+        })
+    }
+}
 
 impl Disk {
     /// Every stored response of `key`, with small bodies in memory.
@@ -81,20 +98,19 @@ impl Disk {
         Ok(self.found(records))
     }
 
-    /// The same, if nothing of it is to be waited for: neither the disk nor a file besides the database.
-    pub(in crate::store) fn find_at_hand(&self, key: &CacheKey) -> Option<Found> {
-        let records = self.read_at_hand(|snapshot| self.records_of(snapshot, key))?;
-        let needs_file = |(_, record, _): &RecordAndUsage| matches!(&record.body, RecordBody::File(file) if file.len <= WHOLE_BODY_MAX);
-        (!records.0.iter().any(needs_file)).then(|| self.found(records))
+    /// The records of `key`, where the system has them at hand, and they are not large.
+    pub(in crate::store) fn records_at_hand(&self, key: &CacheKey) -> Option<Records> {
+        self.read_at_hand(|snapshot| self.records_of(snapshot, key))
     }
 
-    fn found(&self, (records, corrupt): (Vec<RecordAndUsage>, Vec<Corrupt>)) -> Found {
+    /// What these records are, with small bodies in memory.
+    pub(in crate::store) fn found(&self, records: Records) -> Found {
         let mut found = Found {
-            variants: Vec::with_capacity(records.len()),
-            corrupt,
+            variants: Vec::with_capacity(records.sound.len()),
+            corrupt: records.corrupt,
         };
         let mut whole_bytes = 0;
-        for (id, record, usage) in records {
+        for (id, record, usage) in records.sound {
             let body = match record.body {
                 RecordBody::Inline(body) => StoredBody::Memory(body),
                 RecordBody::File(file) => match self.whole_or_file(file, &mut whole_bytes) {
@@ -323,32 +339,33 @@ impl Disk {
             .unwrap()
     }
 
-    fn records_of(
-        &self,
-        snapshot: &Snapshot,
-        key: &CacheKey,
-    ) -> Result<(Vec<RecordAndUsage>, Vec<Corrupt>), DiskError> {
-        let records = &snapshot.records;
-        let usage = &snapshot.usage;
+    fn records_of(&self, snapshot: &Snapshot, key: &CacheKey) -> Result<Records, DiskError> {
         let (low, high) = self.namer.key(key.as_str()).bounds();
-        let (mut sound, mut corrupt) = (Vec::new(), Vec::new());
-        for row in records.range::<&[u8; 24]>(&low..=&high)? {
+        let (mut records, mut read_bytes) = (Records::default(), 0);
+        for row in snapshot.records.range::<&[u8; 24]>(&low..=&high)? {
             let (id, bytes) = row?;
+            read_bytes += bytes.value().len();
+            if read_bytes > AT_HAND_BYTES && !at_hand::may_wait() {
+                at_hand::give_up();
+            }
             let id = RecordId(*id.value());
-            let usage = usage
+            let usage = snapshot
+                .usage
                 .get(&id.0)?
                 .and_then(|row| Usage::decode(id, row.value()));
             match (codec::decode(id, bytes.value()), usage) {
-                (Ok(record), Some(usage)) if record.key == *key => sound.push((id, record, usage)),
+                (Ok(record), Some(usage)) if record.key == *key => {
+                    records.sound.push((id, record, usage));
+                }
                 // Another key of the same name: as if it were not there.
                 (Ok(_), Some(_)) => {}
-                _ => corrupt.push(Corrupt {
+                _ => records.corrupt.push(Corrupt {
                     id,
                     body_file: None,
                 }),
             }
         }
-        Ok((sound, corrupt))
+        Ok(records)
     }
 
     /// The body in memory, where it is small; `Err`: the name of the file, which is corrupt.

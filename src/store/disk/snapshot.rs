@@ -1,9 +1,9 @@
 //! What the last commit left, open for reading.
 //!
-//! To begin a read transaction and to open its tables takes a third of a short read, so they are kept from one commit to the
-//! next. Not longer: the file grows by what is changed while one is open.
+//! To begin a read transaction and to open its tables takes a third of a short read, so whoever reads first after a commit
+//! keeps them for the others. Not longer than to the next commit: the file grows by what is changed while one is open.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
@@ -15,7 +15,7 @@ use super::{
 /// A database that is open.
 pub(super) struct OpenDatabase {
     // Before the database, which is closed once nothing of it is read.
-    snapshot: RwLock<Arc<Snapshot>>,
+    snapshot: RwLock<Option<Arc<Snapshot>>>,
     database: Database,
 }
 
@@ -27,33 +27,45 @@ pub(super) struct Snapshot {
 }
 
 impl OpenDatabase {
-    pub(super) fn new(database: Database) -> Result<Self, DiskError> {
-        let snapshot = RwLock::new(Snapshot::of(&database)?);
-        Ok(Self { snapshot, database })
+    pub(super) fn new(database: Database) -> Self {
+        let snapshot = RwLock::default();
+        Self { snapshot, database }
     }
 
     pub(super) fn database(&self) -> &Database {
         &self.database
     }
 
-    /// As of the last commit that [`Self::advance`] followed.
-    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
-        let snapshot = self.snapshot.read();
-        Arc::clone(&snapshot.unwrap_or_else(PoisonError::into_inner))
+    /// As of the last commit that [`Self::advance`] followed, or of a later one.
+    pub(super) fn snapshot(&self) -> Result<Arc<Snapshot>, DiskError> {
+        if let Some(snapshot) = self.opened() {
+            return Ok(snapshot);
+        }
+        let mut snapshot = self.write();
+        if let Some(snapshot) = &*snapshot {
+            return Ok(snapshot.clone());
+        }
+        let opened = Snapshot::of(&self.database)?;
+        Ok(snapshot.insert(opened).clone())
+    }
+
+    /// The same, if somebody has read since that commit.
+    pub(super) fn opened(&self) -> Option<Arc<Snapshot>> {
+        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
+        snapshot.clone()
     }
 
     /// Has reads find what was committed.
-    pub(super) fn advance(&self) -> Result<(), DiskError> {
-        let next = Snapshot::of(&self.database)?;
-        let mut snapshot = self
-            .snapshot
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let last = std::mem::replace(&mut *snapshot, next);
-        drop(snapshot);
+    pub(super) fn advance(&self) {
+        let last = self.write().take();
         // Without the lock: it ends the last transaction, unless that is being read.
         drop(last);
-        Ok(())
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Option<Arc<Snapshot>>> {
+        self.snapshot
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

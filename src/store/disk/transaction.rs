@@ -89,7 +89,7 @@ impl Disk {
                 (result, tables.records.len()?, tables.state)
             };
             transaction.commit()?;
-            database.advance()?;
+            database.advance();
             self.set_totals(entries, state);
             Ok(result)
         })

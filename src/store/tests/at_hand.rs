@@ -7,7 +7,7 @@ use futures_util::poll;
 use super::{Directory, Fixture, body, faults::FaultyStorage, key};
 use crate::store::disk::Backing;
 
-/// A store on storage that keeps no pages in memory, with one response that is on disk only.
+/// A store on storage that keeps no pages in memory, with one response that is on disk only, and was read since its commit.
 async fn uncached(target: &str) -> (Fixture, FaultyStorage) {
     let (dir, storage) = (Directory::temporary(), FaultyStorage::default());
     storage.set_uncached(true);
@@ -15,7 +15,14 @@ async fn uncached(target: &str) -> (Fixture, FaultyStorage) {
     let fixture = Fixture::open_on(backing, dir, |_| {}).await.unwrap();
     fixture.publish(&key(target), "body");
     fixture.forget_memory().await;
+    read_from_disk(&fixture, target).await;
     (fixture, storage)
+}
+
+/// Also opens what the last commit left.
+async fn read_from_disk(fixture: &Fixture, target: &str) {
+    assert!(fixture.lookup(&key(target)).await.is_some());
+    fixture.store.inner.memory.clear();
 }
 
 #[tokio::test]
@@ -63,12 +70,27 @@ async fn a_body_file_is_read_by_another_thread() {
     let target = key("http://a.example/");
     fixture.publish(&target, body(100_000));
     fixture.forget_memory().await;
+    read_from_disk(&fixture, "http://a.example/").await;
     let reads = &fixture.store.inner.reads;
     let nobody_reads = reads.acquire_many(reads.available_permits() as u32).await;
     let mut found = Box::pin(fixture.lookup(&target));
     assert!(poll!(&mut found).is_pending());
     drop(nobody_reads);
     assert!(found.await.is_some());
+}
+
+#[tokio::test]
+async fn the_first_read_after_a_commit_is_another_threads() {
+    let (fixture, _storage) = uncached("http://a.example/").await;
+    fixture.publish(&key("http://a.example/new"), "new");
+    fixture.forget_memory().await;
+    let reads = &fixture.store.inner.reads;
+    let nobody_reads = reads.acquire_many(reads.available_permits() as u32).await;
+    let target = key("http://a.example/new");
+    let mut body = Box::pin(fixture.body(&target));
+    assert!(poll!(&mut body).is_pending());
+    drop(nobody_reads);
+    assert_eq!(body.await.unwrap(), b"new");
 }
 
 #[tokio::test]

@@ -2,8 +2,10 @@
  *
  * SLOW_DISK: the directory, absolute. SLOW_DISK_SYNC_MS, SLOW_DISK_TRANSFER_MS: how long a sync, and each read and write,
  * waits. SLOW_DISK_WAITED: a file of two 64-bit counters, syncs and transfers that waited. Nothing waits without them.
+ * A read that is not to wait is told that it would have to. Opening, removing and listing files does not wait.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdint.h>
@@ -13,6 +15,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -94,6 +97,21 @@ ssize_t pread(int file, void *to, size_t bytes, off_t offset)
 ssize_t pread64(int file, void *to, size_t bytes, off64_t offset)
 {
     return pread(file, to, bytes, offset);
+}
+
+ssize_t preadv2(int file, const struct iovec *to, int count, off_t offset, int flags)
+{
+    if ((flags & RWF_NOWAIT) && is_slow(file)) {
+        errno = EAGAIN;
+        return -1;
+    }
+    wait_if_slow(file, TRANSFER);
+    return syscall(SYS_preadv2, file, to, count, offset, 0L, flags);
+}
+
+ssize_t preadv64v2(int file, const struct iovec *to, int count, off64_t offset, int flags)
+{
+    return preadv2(file, to, count, offset, flags);
 }
 
 ssize_t write(int file, const void *from, size_t bytes)

@@ -63,9 +63,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         let listener = TcpListener::from_std(listen::bind(arguments.listen.listen, false)?)?;
         loop {
             if let Ok((stream, _)) = listener.accept().await {
-                stream.set_nodelay(true)?;
                 let stored = Arc::clone(&stored);
                 // Whoever measures may close whenever it likes.
+                stream.set_nodelay(true).ok();
                 tokio::spawn(async move { serve(stream, &stored).await.ok() });
             }
         }
