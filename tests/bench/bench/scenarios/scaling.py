@@ -25,10 +25,11 @@ REQUESTS = 4_000
 ALIKE = {
     "the number of a request": "one_counter",
     "the client's rate": "limit_one_client",
-    "the object": "find_one_object",
+    "the object": "answer_from_one_object",
+    "which events are sampled": "one_counter",
     "the route's counters": "count_a_hit",
 }
-APART = ALIKE | {"the client's rate": "limit_own_client", "the object": "find_own_object"}
+APART = ALIKE | {"the client's rate": "limit_own_client", "the object": "answer_from_own_object"}
 UNITS = {"ns": 1e-9, "µs": 1e-6, "us": 1e-6, "ms": 1e-3}
 
 
@@ -74,11 +75,10 @@ def held_secs(alone, beside):
     """How long an operation holds what is shared, where it takes `alone` by one thread and `beside` by each of two.
 
     Two threads that hold it for `held` of `alone` find each other there with the probability `held / alone`, and wait for
-    `held` then: beside = alone + held² / alone. Where they take more than twice as long, all of it is held.
+    half of `held` then, on average: beside = alone + held² / (2 alone). It cannot be more than half of `beside`, or two could
+    not take turns.
     """
-    if beside > 2 * alone:
-        return beside / 2
-    return math.sqrt(alone * max(0.0, beside - alone))
+    return min(math.sqrt(2 * alone * max(0.0, beside - alone)), beside / 2)
 
 
 def measured(times, hit_secs):
@@ -106,7 +106,8 @@ def simulated(times, hit_secs):
         table.notes.append(f"{title}: on {CORES[-1]} cores the busiest is {name}, held {busy:.0%} of the time.")
     table.notes.append(
         "Simulated, not run: alike is one object asked for by one address, apart is an object and an address for each core. "
-        "Without the kernel's own limits, the network's, and what it costs a core to fetch a line from another socket."
+        "Without the runtime's queues and the kernel's, the network, and what it costs to fetch a line from another socket. Where "
+        "the two threads ran on one core's hyperthreads, what they share costs them next to nothing, and little of it is seen."
     )
     return table
 
