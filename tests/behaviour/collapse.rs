@@ -155,6 +155,7 @@ async fn followers_of_an_unstorable_answer_go_their_own_way_in_parallel() {
             1 + FOLLOWERS,
             "{terms}: someone got another's answer"
         );
+        assert_eq!(origin.seen_at(&path).len(), 1 + FOLLOWERS, "{terms}");
     }
 }
 
