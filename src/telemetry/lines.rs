@@ -209,6 +209,7 @@ mod tests {
             mpsc::{Receiver, Sender, channel},
         },
         thread,
+        time::Duration,
     };
 
     use tokio::time::advance;
@@ -318,24 +319,29 @@ mod tests {
             done: done.clone(),
         });
         thread::scope(|scope| {
-            scope.spawn(|| lines.push(b"one\n", AtOnce));
-            has_begun.recv().unwrap();
-            let (comes, last_comes) = channel();
+            // Let go with this closure if it fails, and with it whoever waits.
+            let let_write = let_write;
             let (lines, done) = (&lines, &done);
+            scope.spawn(move || lines.push(b"one\n", AtOnce));
+            has_begun.recv().unwrap();
+            lines.push(b"two\n", Waits);
+            let (rests, has_rested) = channel();
+            scope.spawn(move || {
+                lines.write_if_free();
+                rests.send(()).unwrap();
+            });
+            let has_rested = has_rested.recv_timeout(Duration::from_secs(10));
+            has_rested.expect("who has nothing to do does not wait");
+            let (comes, last_comes) = channel();
             let last = scope.spawn(move || {
                 comes.send(()).unwrap();
                 lines.write();
                 done.load(Ordering::SeqCst)
             });
             last_comes.recv().unwrap();
-            // Returns, though the first line is still being written.
-            lines.write_if_free();
             let_write.send(()).unwrap();
-            assert_eq!(last.join().unwrap(), 1, "what was logged before is written");
+            let_write.send(()).unwrap();
+            assert_eq!(last.join().unwrap(), 2, "what was logged before is written");
         });
-        let_write.send(()).unwrap();
-        lines.push(b"two\n", Waits);
-        lines.write_if_free();
-        assert_eq!(done.load(Ordering::SeqCst), 2);
     }
 }

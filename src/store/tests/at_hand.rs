@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use futures_util::poll;
+use futures_util::{FutureExt, poll};
 
 use super::{Directory, Fixture, body, faults::FaultyStorage, key};
 use crate::store::disk::Backing;
@@ -30,16 +30,12 @@ async fn what_the_system_has_at_hand_is_read_without_another_thread() {
     let (fixture, _storage) = uncached("http://a.example/").await;
     let reads = &fixture.store.inner.reads;
     let _nobody_else_reads = reads.acquire_many(reads.available_permits() as u32).await;
-    assert_eq!(
-        fixture.body(&key("http://a.example/")).await.unwrap(),
-        b"body"
-    );
-    assert!(
-        fixture
-            .lookup(&key("http://a.example/none"))
-            .await
-            .is_none()
-    );
+    let target = key("http://a.example/");
+    let body = fixture.body(&target).now_or_never();
+    assert_eq!(body.expect("it is at hand").unwrap(), b"body");
+    let target = key("http://a.example/none");
+    let found = fixture.lookup(&target).now_or_never();
+    assert!(found.expect("that it is not there is at hand").is_none());
 }
 
 #[tokio::test]
