@@ -47,7 +47,7 @@ impl<'a> RequestHead<'a> {
     }
 
     /// Whether it has any of these fields.
-    pub(super) const fn has(&self, fields: FieldSet) -> bool {
+    pub const fn has(&self, fields: FieldSet) -> bool {
         self.fields.has(fields)
     }
 }

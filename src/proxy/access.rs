@@ -15,7 +15,7 @@ use http_body::Frame;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::{guarded_io::Answering, outgoing::push_address};
+use super::outgoing::push_address;
 use crate::{
     policy::{CacheKey, Reason},
     queue::ItemId,
@@ -146,8 +146,6 @@ pub(crate) struct Record {
     pub(crate) end: End,
     /// Whether the event is written at all.
     pub(crate) written: bool,
-    /// Keeps the connection's idle timer off.
-    pub(crate) answering: Option<Answering>,
 }
 
 /// A URL as it is logged: without its query's values it would be of no use, without credentials it cannot hurt; the
@@ -197,7 +195,6 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.answering = None;
         if !self.written {
             return;
         }

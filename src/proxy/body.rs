@@ -9,12 +9,14 @@ use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use http_body::{Frame, SizeHint};
 
-use super::{access::Record, growing, trailers};
+use super::{access::Record, growing, guarded_io::Answering, trailers};
 use crate::{upstream, upstream::BodyError};
 
 /// The body of an answer; it carries the access record, which is written when the body ends or is dropped.
 pub(crate) struct Body {
     source: Source,
+    /// The connection answers as long as this is there; dropped before the record is written.
+    answering: Option<Answering>,
     record: Option<Box<Record>>,
     /// Why it broke off, until that is told.
     broken: Option<BodyError>,
@@ -42,6 +44,7 @@ impl Body {
     pub(crate) const fn empty() -> Self {
         Self {
             source: Source::Empty,
+            answering: None,
             record: None,
             broken: None,
         }
@@ -51,6 +54,7 @@ impl Body {
     pub(crate) const fn whole(bytes: Bytes) -> Self {
         Self {
             source: Source::Whole(bytes),
+            answering: None,
             record: None,
             broken: None,
         }
@@ -60,6 +64,7 @@ impl Body {
     pub(crate) const fn growing(reader: growing::Reader, length: Option<u64>) -> Self {
         Self {
             source: Source::Growing { reader, length },
+            answering: None,
             record: None,
             broken: None,
         }
@@ -75,6 +80,7 @@ impl Body {
                 blocks: Box::pin(blocks.map_err(Into::into)),
                 remaining: length,
             },
+            answering: None,
             record: None,
             broken: None,
         }
@@ -84,6 +90,7 @@ impl Body {
     pub(crate) fn upstream(body: upstream::ResponseBody) -> Self {
         Self {
             source: Source::Upstream(Box::new(body)),
+            answering: None,
             record: None,
             broken: None,
         }
@@ -93,9 +100,16 @@ impl Body {
     pub(crate) const fn axum(body: axum::body::Body) -> Self {
         Self {
             source: Source::Axum(body),
+            answering: None,
             record: None,
             broken: None,
         }
+    }
+
+    /// Attaches what says that the connection answers.
+    pub(crate) fn while_answering(mut self, answering: Answering) -> Self {
+        self.answering = Some(answering);
+        self
     }
 
     /// Attaches the access record.

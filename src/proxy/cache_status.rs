@@ -37,17 +37,22 @@ impl CacheStatus {
         headers.append(CACHE_STATUS, self.to_value());
     }
 
-    /// Written by hand: every hit has one. Tokens and integers need no quoting; the space after a semicolon is allowed and
-    /// easier to read (RFC 9651 section 4.2.3.2).
     fn to_value(self) -> HeaderValue {
         let mut text = BytesMut::with_capacity(TYPICAL_BYTES);
+        self.write(&mut text);
+        HeaderValue::from_maybe_shared(text.freeze()).expect("tokens and digits make a field value")
+    }
+
+    /// Writes the member, by hand: every hit has one. Tokens and integers need no quoting; the space after a semicolon is
+    /// allowed and easier to read (RFC 9651 section 4.2.3.2).
+    pub(crate) fn write(self, text: &mut impl BufMut) {
         text.put_slice(b"hardtack");
         match self.forward {
             None => text.put_slice(b"; hit"),
-            Some(forward) => parameter(&mut text, "fwd", forward.as_str()),
+            Some(forward) => parameter(text, "fwd", forward.as_str()),
         }
         if let Some(status) = self.forward_status {
-            parameter(&mut text, "fwd-status", status.as_str());
+            parameter(text, "fwd-status", status.as_str());
         }
         if self.stored {
             text.put_slice(b"; stored");
@@ -57,16 +62,15 @@ impl CacheStatus {
         }
         if let Some(ttl) = self.ttl_secs {
             let ttl = ttl.clamp(-INTEGER_MAX, INTEGER_MAX);
-            parameter(&mut text, "ttl", itoa::Buffer::new().format(ttl));
+            parameter(text, "ttl", itoa::Buffer::new().format(ttl));
         }
         if let Some(detail) = self.detail {
-            parameter(&mut text, "detail", detail.as_str());
+            parameter(text, "detail", detail.as_str());
         }
-        HeaderValue::from_maybe_shared(text.freeze()).expect("tokens and digits make a field value")
     }
 }
 
-fn parameter(text: &mut BytesMut, name: &str, value: &str) {
+fn parameter(text: &mut impl BufMut, name: &str, value: &str) {
     text.put_slice(b"; ");
     text.put_slice(name.as_bytes());
     text.put_u8(b'=');

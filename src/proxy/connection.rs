@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -27,7 +27,8 @@ use tracing::debug;
 use super::{
     Gateway,
     body::Body,
-    guarded_io::{GuardedIo, HEAD_TIMEOUT, Shared},
+    fast_path::FastPath,
+    guarded_io::{Answering, GuardedIo, HEAD_TIMEOUT, Shared},
     hit, pipeline,
 };
 use crate::protect::ConnectionPermit;
@@ -118,16 +119,19 @@ where
         return;
     };
     let (address, shared) = (peer.address, Arc::clone(&peer.shared));
-    let io = TokioIo::new(GuardedIo::new(io, read, Arc::clone(&shared)));
+    let io = GuardedIo::new(io, read, Arc::clone(&shared));
     let service = Service {
         gateway: Arc::clone(&gateway),
         peer,
     };
     let ended = match protocol {
-        Protocol::Http1 => serve_http1(&gateway, io, service).await,
+        Protocol::Http1 => {
+            let io = FastPath::new(io, Arc::clone(&gateway), service.peer.clone());
+            serve_http1(&gateway, TokioIo::new(io), service).await
+        }
         Protocol::Http2 => {
             shared.become_http2();
-            serve_http2(&gateway, io, service, &shared).await
+            serve_http2(&gateway, TokioIo::new(io), service, &shared).await
         }
     };
     if let Err(error) = ended {
@@ -151,6 +155,9 @@ impl Protocol {
     }
 }
 
+/// Room for most heads: one that is read in two pieces costs a read more, and is answered by the HTTP library.
+const FIRST_READ_BYTES: usize = 2 * 1024;
+
 /// Reads on until the bytes tell the protocol.
 async fn sniff<I>(io: &mut I, mut read: BytesMut) -> std::io::Result<(Protocol, Bytes)>
 where
@@ -160,15 +167,18 @@ where
         if let Some(protocol) = Protocol::of(&read) {
             return Ok((protocol, read.freeze()));
         }
+        read.reserve(FIRST_READ_BYTES);
         if io.read_buf(&mut read).await? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
     }
 }
 
-type Io<I> = TokioIo<GuardedIo<I>>;
-
-async fn serve_http1<I>(gateway: &Gateway, io: Io<I>, service: Service) -> hyper::Result<()>
+async fn serve_http1<I>(
+    gateway: &Gateway,
+    io: TokioIo<FastPath<I>>,
+    service: Service,
+) -> hyper::Result<()>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -192,7 +202,7 @@ where
 
 async fn serve_http2<I>(
     gateway: &Gateway,
-    io: Io<I>,
+    io: TokioIo<GuardedIo<I>>,
     service: Service,
     shared: &Arc<Shared>,
 ) -> hyper::Result<()>
@@ -275,23 +285,34 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
-        match hit::answer(&self.gateway, &self.peer, &request) {
-            hit::Outcome::Answered(response) => Answer::Ready(Some(response)),
+        let answering = Some(self.peer.shared.answering());
+        let way = match hit::answer(&self.gateway, &self.peer, &request) {
+            hit::Outcome::Answered(response) => {
+                self.peer.shared.note_hit(true);
+                Way::Ready(Some(response))
+            }
             hit::Outcome::Further(admitted) => {
                 let gateway = Arc::clone(&self.gateway);
-                Answer::Later(Box::pin(pipeline::answer(
+                Way::Later(Box::pin(pipeline::answer(
                     gateway,
                     self.peer.clone(),
                     admitted,
                     request,
                 )))
             }
-        }
+        };
+        Answer { way, answering }
     }
 }
 
-/// An answer: a hit is there at once, without a task or a box.
-enum Answer {
+/// An answer on its way; the connection answers until its body has ended.
+struct Answer {
+    way: Way,
+    answering: Option<Answering>,
+}
+
+/// A hit is there at once, without a task or a box.
+enum Way {
     Ready(Option<Response<Body>>),
     Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
 }
@@ -300,12 +321,14 @@ impl Future for Answer {
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.get_mut() {
-            Answer::Ready(response) => {
-                Poll::Ready(Ok(response.take().expect("polled once after it was ready")))
-            }
-            Answer::Later(answer) => answer.as_mut().poll(cx).map(Ok),
-        }
+        const ONCE: &str = "polled once after it was ready";
+        let this = self.get_mut();
+        let response = match &mut this.way {
+            Way::Ready(response) => response.take().expect(ONCE),
+            Way::Later(answer) => ready!(answer.as_mut().poll(cx)),
+        };
+        let answering = this.answering.take().expect(ONCE);
+        Poll::Ready(Ok(response.map(|body| body.while_answering(answering))))
     }
 }
 

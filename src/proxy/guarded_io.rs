@@ -48,6 +48,8 @@ const LINGER_BYTES: usize = 64 * 1024;
 pub(crate) struct Shared {
     opened: Instant,
     answered_millis: AtomicU64,
+    asked: AtomicU64,
+    last_was_hit: AtomicBool,
     in_flight: AtomicUsize,
     ambiguous: AtomicBool,
     became: OnceLock<Became>,
@@ -68,6 +70,8 @@ impl Shared {
         Self {
             opened,
             answered_millis: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            last_was_hit: AtomicBool::new(true),
             in_flight: AtomicUsize::new(0),
             ambiguous: AtomicBool::new(false),
             became: OnceLock::new(),
@@ -96,6 +100,11 @@ impl Shared {
         let _ = self.became.set(Became::Tunnel);
     }
 
+    /// Whether it carries HTTP/1 messages, as at first.
+    pub(crate) fn carries_http1(&self) -> bool {
+        self.became().is_none()
+    }
+
     fn became(&self) -> Option<Became> {
         self.became.get().copied()
     }
@@ -107,6 +116,21 @@ impl Shared {
         self.answered_millis.store(millis, Ordering::Relaxed);
     }
 
+    /// Requests that the HTTP library has handed to the service.
+    pub(crate) fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Whether the last request was answered from memory; at first, as if it had been.
+    pub(crate) fn last_was_hit(&self) -> bool {
+        self.last_was_hit.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether a request is answered from memory.
+    pub(crate) fn note_hit(&self, is_hit: bool) {
+        self.last_was_hit.store(is_hit, Ordering::Relaxed);
+    }
+
     /// Requests being answered.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
@@ -114,6 +138,7 @@ impl Shared {
 
     /// Counts a request as being answered until the guard is dropped.
     pub(crate) fn answering(self: &Arc<Self>) -> Answering {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         Answering(Arc::clone(self))
     }
@@ -176,6 +201,12 @@ impl<I> GuardedIo<I> {
             write_stalled_since: None,
             linger: Linger::NotYet,
         }
+    }
+
+    /// Requests whose heads have been read to their ends; `None` while one is under way, or what comes is no HTTP/1.
+    pub(crate) fn heads_between(&self) -> Option<u64> {
+        let between = self.position == Position::Between && self.shared.carries_http1();
+        between.then(|| self.framing.heads())
     }
 
     fn note_read(&mut self, bytes: &[u8]) {

@@ -2,7 +2,7 @@
 //!
 //! Whatever is not a fresh response in memory goes on to [`super::pipeline`], with what was found out here.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     Gateway,
-    access::{CacheUse, RequestId},
+    access::RequestId,
     arrival::{self, Arrival},
     body::Body,
     cache_status::CacheStatus,
@@ -18,10 +18,14 @@ use super::{
     direct::requested_upgrade,
     problem::Problem,
     refresh_ahead, refuse,
-    respond::{self, Ending, Reply},
+    respond::{self, Ending},
     write,
 };
-use crate::policy::{self, Connectivity, Decision, FieldSet, Lookup, Reason, RequestHead, Reuse};
+use crate::{
+    policy::{self, Connectivity, Decision, FieldSet, Lookup, Mode, Reason, RequestHead, Reuse},
+    protect::Refused,
+    store::{Resource, StoredResponse},
+};
 
 /// What came of looking for a hit.
 pub(crate) enum Outcome {
@@ -74,9 +78,7 @@ fn admit(
     began: Instant,
 ) -> Result<Arrival, Problem> {
     let client = arrival::client_behind(gateway, peer, request.headers());
-    if let (Some(peer), Some(client)) = (peer.address, client)
-        && let Err(refused) = gateway.admission.check(peer, client)
-    {
+    if let Err(refused) = within_rate(gateway, peer, client) {
         gateway.count_rate_limited();
         let detail = format!(
             "at most {} requests a second, {} at once",
@@ -89,6 +91,31 @@ fn admit(
             ..Problem::new(Reason::RateLimited, detail)
         });
     }
+    place(gateway, peer, request, fields, client, id, began)
+}
+
+/// Takes one request out of the client's rate.
+pub(crate) fn within_rate(
+    gateway: &Gateway,
+    peer: &Peer,
+    client: Option<IpAddr>,
+) -> Result<(), Refused> {
+    match (peer.address, client) {
+        (Some(peer), Some(client)) => gateway.admission.check(peer, client),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a request, or finds out where it goes; changes nothing.
+pub(crate) fn place<B: http_body::Body>(
+    gateway: &Gateway,
+    peer: &Peer,
+    request: &Request<B>,
+    fields: FieldSet,
+    client: Option<IpAddr>,
+    id: RequestId,
+    began: Instant,
+) -> Result<Arrival, Problem> {
     let (route, destination) = arrival::arrive(gateway, peer, request, fields)?;
     let peer_is_trusted = peer
         .address
@@ -113,6 +140,33 @@ fn from_memory(
     fields: FieldSet,
     arrival: &Arrival,
 ) -> Option<Response<Body>> {
+    let found = find(gateway, request, fields, arrival)?;
+    let (head, stored) = (found.request_head(request), found.stored());
+    found.note_use(gateway, arrival, request);
+    let status = found.cache_status();
+    let key = &found.resource.key;
+    let response = respond::from_store(&gateway.store, key, &head, stored, &found.reuse, &status);
+    let ending = Ending::of_hit(gateway, peer, request, arrival);
+    Some(ending.finish_hit(response))
+}
+
+/// A fresh response in memory that answers a request.
+pub(crate) struct Found {
+    resource: Arc<Resource>,
+    variant: usize,
+    fields: FieldSet,
+    mode: Mode,
+    /// How it is reused.
+    pub(crate) reuse: Reuse,
+}
+
+/// Finds what answers from memory, and changes nothing.
+pub(crate) fn find<B: http_body::Body>(
+    gateway: &Gateway,
+    request: &Request<B>,
+    fields: FieldSet,
+    arrival: &Arrival,
+) -> Option<Found> {
     let effective = arrival.effective()?;
     let changes_protocol = fields.has(FieldSet::UPGRADE) && requested_upgrade(request).is_some();
     if !is_bare_read(request) || changes_protocol {
@@ -122,21 +176,18 @@ fn from_memory(
         return None;
     }
     let resource = gateway.store.peek(&effective.key)?;
-    let index = policy::select(
-        request.headers(),
-        resource.variants.iter().map(|stored| &stored.head),
-    )?;
-    let stored = &resource.variants[index];
+    let heads = resource.variants.iter().map(|stored| &stored.head);
+    let variant = policy::select(request.headers(), heads)?;
+    let stored = &resource.variants[variant];
     let head = RequestHead::of_fields(request.method(), request.headers(), fields);
     let now = gateway.clock.now();
     let mode = gateway.modes.effective(arrival.route, now);
-    let settings = arrival.settings(gateway);
     let decision = policy::decide(
         &head,
         Lookup::of(&head, &stored.head, stored.body.len()),
         Connectivity::Connected,
         mode,
-        settings,
+        arrival.settings(gateway),
         now,
     );
     let Decision::Reuse(
@@ -149,37 +200,48 @@ fn from_memory(
     else {
         return None;
     };
-    gateway.store.touch(&resource, stored);
-    if reuse.validate_ahead {
-        refresh_ahead::consider(gateway, arrival, &resource.key, request, stored, mode);
+    Some(Found {
+        resource,
+        variant,
+        fields,
+        mode,
+        reuse,
+    })
+}
+
+impl Found {
+    /// The stored response.
+    pub(crate) fn stored(&self) -> &Arc<StoredResponse> {
+        &self.resource.variants[self.variant]
     }
-    let status = CacheStatus {
-        ttl_secs: Some(reuse.ttl_secs),
-        ..CacheStatus::default()
-    };
-    let response = respond::from_store(
-        &gateway.store,
-        &resource.key,
-        &head,
-        stored,
-        &reuse,
-        &status,
-    );
-    let ending = Ending {
-        gateway,
-        peer,
-        method: request.method(),
-        target: request.uri(),
-        version: request.version(),
-        id: arrival.id,
-        began: arrival.began,
-        arrival: Some(arrival),
-    };
-    Some(ending.finish_hit(Reply {
-        response,
-        cache: CacheUse::Hit,
-        reason: None,
-    }))
+
+    /// The request that it was found for, as far as the policy reads it.
+    pub(crate) fn request_head<'a, B>(&self, request: &'a Request<B>) -> RequestHead<'a> {
+        RequestHead::of_fields(request.method(), request.headers(), self.fields)
+    }
+
+    /// What Cache-Status says of it.
+    pub(crate) fn cache_status(&self) -> CacheStatus {
+        CacheStatus {
+            ttl_secs: Some(self.reuse.ttl_secs),
+            ..CacheStatus::default()
+        }
+    }
+
+    /// It was used: the tiers remember that, and perhaps it is validated before its freshness ends.
+    pub(crate) fn note_use<B>(
+        &self,
+        gateway: &Arc<Gateway>,
+        arrival: &Arrival,
+        request: &Request<B>,
+    ) {
+        let (resource, stored) = (&self.resource, self.stored());
+        gateway.store.touch(resource, stored);
+        if self.reuse.validate_ahead {
+            let key = &resource.key;
+            refresh_ahead::consider(gateway, arrival, key, request, stored, self.mode);
+        }
+    }
 }
 
 /// Whether the store can have anything to say: a GET or HEAD without body that does not ask for another protocol.

@@ -19,6 +19,7 @@ mod direct;
 mod effective;
 mod equivalent;
 mod failure;
+mod fast_path;
 mod fetch;
 mod fill;
 mod forward_access;

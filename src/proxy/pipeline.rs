@@ -59,7 +59,6 @@ pub(crate) fn answer(
     admitted: Admitted,
     request: Request<Incoming>,
 ) -> impl Future<Output = Response<Body>> + Send {
-    let answering = peer.shared.answering();
     let (method, target, version) = (
         request.method().clone(),
         request.uri().clone(),
@@ -94,7 +93,7 @@ pub(crate) fn answer(
                 Reply::problem(problem.unwrap_or_else(internal), id)
             }
         };
-        unanswered.finish(reply, answering)
+        unanswered.finish(reply)
     }
 }
 

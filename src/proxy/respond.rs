@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+};
 use tokio::time::Instant;
 
 use super::{
@@ -14,7 +16,6 @@ use super::{
     cache_status::CacheStatus,
     connection::Peer,
     counters::Answered,
-    guarded_io::Answering,
     identity::via_downstream,
     problem::Problem,
     ranges::{self, Source},
@@ -31,6 +32,15 @@ use crate::{
 
 /// No answer was written: the client hung up first. Not a registered status; it appears in logs and metrics only.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// Fields that speak of a content, which a 304 has not got.
+pub(crate) const OF_CONTENT: [HeaderName; 5] = [
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_RANGE,
+];
 
 /// A response, and what the access event and the metrics say about it.
 pub(crate) struct Reply {
@@ -149,13 +159,7 @@ fn tell_length(headers: &mut HeaderMap, length: u64) {
 /// A 304 with the fields RFC 9110 section 15.4.5 asks for.
 fn not_modified(head: &StoredHead) -> Response<Body> {
     let mut headers = head.headers.to_map();
-    for name in [
-        header::CONTENT_LENGTH,
-        header::CONTENT_TYPE,
-        header::CONTENT_ENCODING,
-        header::CONTENT_LANGUAGE,
-        header::CONTENT_RANGE,
-    ] {
+    for name in &OF_CONTENT {
         headers.remove(name);
     }
     empty(StatusCode::NOT_MODIFIED, headers)
@@ -189,14 +193,33 @@ pub(crate) struct Ending<'a> {
     pub(crate) arrival: Option<&'a Arrival>,
 }
 
-impl Ending<'_> {
+impl<'a> Ending<'a> {
+    /// Of a request that is answered from memory.
+    pub(crate) fn of_hit<B>(
+        gateway: &'a Arc<Gateway>,
+        peer: &'a Peer,
+        request: &'a Request<B>,
+        arrival: &'a Arrival,
+    ) -> Self {
+        Self {
+            gateway,
+            peer,
+            method: request.method(),
+            target: request.uri(),
+            version: request.version(),
+            id: arrival.id,
+            began: arrival.began,
+            arrival: Some(arrival),
+        }
+    }
+
     /// The request as it stands until it is answered.
     pub(crate) const fn unanswered(&self) -> Unanswered<'_> {
         Unanswered { ending: Some(self) }
     }
 
     /// The last touch: Via, metrics, the access record.
-    fn finish(&self, reply: Reply, answering: Answering) -> Response<Body> {
+    fn finish(&self, reply: Reply) -> Response<Body> {
         let Reply {
             mut response,
             cache,
@@ -221,37 +244,33 @@ impl Ending<'_> {
         let mut record = self.record(status, cache, reason);
         record.queue_id = response.extensions_mut().remove();
         record.written = self.gateway.access.samples(cache);
-        record.answering = Some(answering);
         response.map(|body| body.with_record(Box::new(record)))
     }
 
     /// The last touch of a memory hit: counters that were looked up at start, and an event only when it is sampled.
-    pub(crate) fn finish_hit(&self, reply: Reply) -> Response<Body> {
-        let Reply {
-            mut response,
-            cache,
-            reason,
-        } = reply;
+    pub(crate) fn finish_hit(&self, mut response: Response<Body>) -> Response<Body> {
         response
             .headers_mut()
             .append(header::VIA, via_downstream(self.version));
         self.mark_pending_writes(&mut response);
-        let route = self.arrival.and_then(|arrival| arrival.route);
-        let counters = self.gateway.counters.hits(route);
-        let now = Instant::now();
-        if response.status() == StatusCode::OK && *self.method == Method::GET {
-            counters.count(now - self.began);
-        } else {
-            self.count(response.status(), cache, reason);
-        }
-        self.peer.shared.answered_at(now);
-        if self.gateway.access.samples(cache) {
-            let mut record = self.record(response.status(), cache, reason);
-            record.sent_bytes = http_body::Body::size_hint(response.body())
-                .exact()
-                .unwrap_or(0);
-        }
+        let sent = http_body::Body::size_hint(response.body()).exact();
+        self.note_hit(response.status(), sent.unwrap_or(0));
         response
+    }
+
+    /// Counts a memory hit and leaves its access event, if that is sampled.
+    pub(crate) fn note_hit(&self, status: StatusCode, sent_bytes: u64) {
+        if status == StatusCode::OK && *self.method == Method::GET {
+            let route = self.arrival.and_then(|arrival| arrival.route);
+            let counters = self.gateway.counters.hits(route);
+            counters.count(self.began.elapsed());
+        } else {
+            self.count(status, CacheUse::Hit, None);
+        }
+        if self.gateway.access.samples(CacheUse::Hit) {
+            let mut record = self.record(status, CacheUse::Hit, None);
+            record.sent_bytes = sent_bytes;
+        }
     }
 
     /// Tells a read how many writes to its URL are pending.
@@ -287,7 +306,6 @@ impl Ending<'_> {
             sent_bytes: 0,
             end: End::Open,
             written: true,
-            answering: None,
         }
     }
 
@@ -320,12 +338,12 @@ pub(crate) struct Unanswered<'a> {
 
 impl Unanswered<'_> {
     /// The answer, with its last touch.
-    pub(crate) fn finish(mut self, reply: Reply, answering: Answering) -> Response<Body> {
+    pub(crate) fn finish(mut self, reply: Reply) -> Response<Body> {
         let ending = self
             .ending
             .take()
             .expect("finished once, because it takes itself");
-        ending.finish(reply, answering)
+        ending.finish(reply)
     }
 }
 

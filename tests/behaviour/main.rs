@@ -14,6 +14,7 @@ mod cookies;
 mod deception;
 mod directives;
 mod evil_origin;
+mod fast_path;
 mod first_read;
 mod http2;
 mod interim;
