@@ -18,6 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 use super::fields::FieldLines;
 
@@ -39,6 +40,12 @@ static SHAPES: LazyLock<Mutex<Shapes>> = LazyLock::new(Mutex::default);
 /// Fields that an answer has besides those stored: Age, Cache-Status, Via, the length, and what the HTTP library adds. A
 /// copy of a table keeps the room of its index, though not of its lines, so that these take no new one.
 const ADDED_FIELDS: usize = 5;
+
+/// Lines that most responses have at most.
+const TYPICAL_LINES: usize = 16;
+
+/// Lines that a response can be stored with; the HTTP library takes a hundred.
+const LINES_MAX: usize = 1_024;
 
 const VALID: &str = "it was the value of a field before";
 
@@ -83,16 +90,16 @@ impl Shape {
     }
 
     /// The one with these names, which repeat for each line: shared, where it is small and there is room.
-    fn of(names: Box<[Name]>) -> Arc<Self> {
+    fn of(names: &[Name]) -> Arc<Self> {
         let bytes = names
             .iter()
             .map(|(name, _)| LINE_BYTES + name.as_str().len());
         let bytes = bytes.sum();
         let shared = (bytes <= SHAPE_BYTES_MAX).then(|| {
             let mut shapes = SHAPES.lock().unwrap_or_else(PoisonError::into_inner);
-            shapes.shared(&names)
+            shapes.shared(names)
         });
-        shared.flatten().unwrap_or_else(|| Self::new(&names, bytes))
+        shared.flatten().unwrap_or_else(|| Self::new(names, bytes))
     }
 }
 
@@ -119,6 +126,28 @@ impl Shapes {
 }
 
 impl StoredFields {
+    /// Of lines that were stored once; `None` where they can be no fields, or those of one name are not together.
+    pub fn from_lines<'a>(lines: impl Iterator<Item = (&'a str, &'a [u8])>) -> Option<Self> {
+        let mut names: SmallVec<[Name; TYPICAL_LINES]> = SmallVec::new();
+        let (mut text, mut ends) = (Vec::new(), Vec::new());
+        for (name, value) in lines {
+            let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+            let is_apart = names.iter().rev().skip(1).any(|(known, _)| *known == name)
+                && names.last().is_some_and(|(last, _)| *last != name);
+            if is_apart || names.len() == LINES_MAX || !value.iter().all(is_of_a_value) {
+                return None;
+            }
+            names.push((name, false));
+            text.extend_from_slice(value);
+            ends.push(u32::try_from(text.len()).ok()?);
+        }
+        Some(Self {
+            shape: Shape::of(&names),
+            text: text.into(),
+            ends: ends.into(),
+        })
+    }
+
     /// How many lines there are.
     pub fn len(&self) -> usize {
         self.ends.len()
@@ -194,7 +223,7 @@ impl From<&HeaderMap> for StoredFields {
         let names = map.iter();
         let names = names.map(|(name, value)| (name.clone(), value.is_sensitive()));
         Self {
-            shape: Shape::of(names.collect()),
+            shape: Shape::of(&names.collect::<SmallVec<[_; TYPICAL_LINES]>>()),
             text: text.into(),
             ends,
         }
@@ -209,6 +238,11 @@ impl PartialEq for StoredFields {
 }
 
 impl Eq for StoredFields {}
+
+/// Whether a byte may stand in a value, as [`HeaderValue`] sees it.
+const fn is_of_a_value(byte: &u8) -> bool {
+    matches!(*byte, b'\t' | 32..=126 | 128..)
+}
 
 /// A stored value as one to be sent.
 pub(super) fn as_value(stored: &[u8]) -> HeaderValue {
@@ -233,12 +267,14 @@ impl StoredFields {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{iter, sync::Arc};
 
     use bytes::Bytes;
     use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-    use super::{REFUSED_MAX, SHAPE_BYTES_MAX, SHAPES_MAX, Shapes, StoredFields};
+    use super::{
+        LINES_MAX, REFUSED_MAX, SHAPE_BYTES_MAX, SHAPES_MAX, Shapes, StoredFields, is_of_a_value,
+    };
 
     #[test]
     fn every_field_stays_in_its_order_and_none_shares_the_buffer_it_came_in() {
@@ -289,6 +325,47 @@ mod tests {
             &[("etag", "1"), ("x-a", "2")],
         ] {
             assert_ne!(one, stored(other));
+        }
+    }
+
+    #[test]
+    fn lines_that_were_stored_are_what_they_were_and_others_are_refused() {
+        let lines = |lines: &[(&'static str, &'static [u8])]| {
+            StoredFields::from_lines(lines.iter().copied())
+        };
+        let one = [
+            ("x-a", &b"1"[..]),
+            ("vary", b""),
+            ("vary", b"\xff\t"),
+            ("x-b", b"2"),
+        ];
+        let stored = lines(&one).unwrap();
+        assert_eq!(stored, StoredFields::from(&stored.to_map()));
+        assert!(Arc::ptr_eq(
+            &stored.shape,
+            &StoredFields::from(&stored.to_map()).shape
+        ));
+        let found = stored.iter().map(|(name, value)| (name.as_str(), value));
+        assert!(found.eq(one));
+        assert_eq!(lines(&[]).unwrap().len(), 0);
+        for refused in [
+            &[("x a", &b"1"[..])][..],
+            &[("", b"1")],
+            &[("x-a", b"\n")],
+            &[("x-a", b"\x7f")],
+            &[("x-a", b"1"), ("x-b", b"1"), ("X-A", b"1")],
+        ] {
+            assert!(lines(refused).is_none(), "{refused:?}");
+        }
+        let many = |count| StoredFields::from_lines(iter::repeat_n(("x-a", &b"1"[..]), count));
+        assert!(many(LINES_MAX).is_some() && many(LINES_MAX + 1).is_none());
+    }
+
+    #[test]
+    fn a_byte_of_a_value_is_what_the_library_takes_for_one() {
+        for byte in 0..=u8::MAX {
+            let library = HeaderValue::from_bytes(&[byte]).is_ok();
+            assert_eq!(is_of_a_value(&byte), library, "{byte}");
         }
     }
 

@@ -175,7 +175,7 @@ pub(crate) fn find<B: http_body::Body>(
     if !gateway.queue.has_no_pending() && write::has_overlay(gateway, effective) {
         return None;
     }
-    let resource = gateway.store.peek(&effective.key)?;
+    let resource = gateway.store.at_hand(&effective.key)?;
     let heads = resource.variants.iter().map(|stored| &stored.head);
     let variant = policy::select(request.headers(), heads)?;
     let stored = &resource.variants[variant];

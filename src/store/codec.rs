@@ -8,7 +8,7 @@
 //! corrupt too. What changes more often than the response (marks, use) is not in here but in its usage row.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::SET_COOKIE};
+use http::{StatusCode, header::SET_COOKIE};
 use serde::{Deserialize, Serialize, Serializer};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -192,11 +192,12 @@ fn decode_content(head: &[u8], inline: &[u8]) -> Option<Record> {
         return None;
     }
     let body = decode_body(on_disk.body, inline)?;
-    let headers = decode_fields(&on_disk.fields)?;
+    let lines = on_disk.fields.iter().map(|(name, value)| (*name, value.0));
+    let headers = StoredFields::from_lines(lines)?;
     let head = StoredHead {
         status: StatusCode::from_u16(on_disk.status).ok()?,
         sets_cookie: headers.contains_key(SET_COOKIE),
-        headers: StoredFields::from(&headers),
+        headers,
         request_time: on_disk.request_time,
         response_time: on_disk.response_time,
         variant,
@@ -209,16 +210,6 @@ fn decode_content(head: &[u8], inline: &[u8]) -> Option<Record> {
         head,
         body,
     })
-}
-
-fn decode_fields(fields: &[(&str, Raw<'_>)]) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::try_with_capacity(fields.len()).ok()?;
-    for (name, value) in fields {
-        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-        let value = HeaderValue::from_bytes(value.0).ok()?;
-        headers.try_append(name, value).ok()?;
-    }
-    Some(headers)
 }
 
 fn decode_body(body: BodyOnDisk, inline: &[u8]) -> Option<RecordBody> {

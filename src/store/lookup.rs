@@ -1,4 +1,5 @@
-//! Lookups: memory, then what waits to be written, then the disk; what the disk has is promoted.
+//! Lookups: memory, then what waits to be written, then the disk; what the disk has is promoted, where memory has room
+//! or it was asked for before.
 //!
 //! A lookup that went to disk publishes what it found only if nothing was published or purged under the key meanwhile, and
 //! nothing that waited for the disk was done there: what it read may be from before that, and what waited is forgotten.
@@ -45,6 +46,28 @@ impl Inner {
         self.disk.is_none() || self.absent.is_noted(key.as_str(), generation)
     }
 
+    /// What memory has of `key`, or else the disk, if that need not be waited for.
+    pub(super) fn at_hand(self: &Arc<Self>, key: &str) -> Option<Arc<Resource>> {
+        if let Some(resource) = self.memory.get(key) {
+            return Some(resource);
+        }
+        let disk = self.disk.as_ref()?;
+        let key = &CacheKey::from_text(key);
+        if self.is_absent(key) {
+            return None;
+        }
+        let before = self.before(key);
+        let records = disk.records_at_hand(key)?;
+        if records.need_files() {
+            return None;
+        }
+        match self.take_in(key, before, Ok(disk.found(records))) {
+            Ok(Merged::Done(resource)) => resource,
+            // Whoever looks closer is told what is the matter.
+            Ok(Merged::Outdated) | Err(_) => None,
+        }
+    }
+
     pub(super) async fn lookup(
         self: &Arc<Self>,
         key: &CacheKey,
@@ -58,16 +81,8 @@ impl Inner {
             }
             let before = self.before(key);
             let found = self.find(key).await;
-            match self.merge(key, before, found)? {
-                Merged::Done(resource) => {
-                    // The disk may lose what memory now has.
-                    if resource.is_some()
-                        && let Some(forgotten) = self.queries.know(key)
-                    {
-                        self.invalidate_forgotten(&forgotten);
-                    }
-                    return Ok(resource);
-                }
+            match self.take_in(key, before, found)? {
+                Merged::Done(resource) => return Ok(resource),
                 Merged::Outdated => {}
             }
         }
@@ -92,6 +107,23 @@ impl Inner {
                 self.on_disk(move |disk| disk.find(&sought)).await
             }
         }
+    }
+
+    /// What the tiers know together, after the disk was asked.
+    fn take_in(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        before: Before,
+        found: Result<Found, DiskError>,
+    ) -> Result<Merged, StoreError> {
+        let merged = self.merge(key, before, found)?;
+        // The disk may lose what memory now has.
+        if matches!(merged, Merged::Done(Some(_)))
+            && let Some(forgotten) = self.queries.know(key)
+        {
+            self.invalidate_forgotten(&forgotten);
+        }
+        Ok(merged)
     }
 
     pub(super) fn before(&self, key: &CacheKey) -> Before {
@@ -145,6 +177,7 @@ impl Inner {
         }
         let in_memory = self.memory.get_again(key.as_str());
         let in_memory = in_memory.map(|resource| resource.variants.clone());
+        let is_on_disk_only = in_memory.is_none() && overlay.puts.is_empty();
         let sources = [in_memory.unwrap_or_default(), overlay.puts, from_disk];
         let variants = merge_variants(sources);
         if variants.is_empty() {
@@ -157,7 +190,9 @@ impl Inner {
                 Some(error) => Err(self.read_error(error)),
             };
         }
-        changing.promote(key, &variants, error.is_none());
+        if !is_on_disk_only || self.memory.is_worth_promoting(key.as_str()) {
+            changing.promote(key, &variants, error.is_none());
+        }
         Ok(Merged::Done(Some(Resource::new(
             key.clone(),
             variants,

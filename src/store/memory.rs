@@ -3,9 +3,13 @@
 //! A lookup is one hash lookup and takes no lock of ours. Changes of one key are serialised by a stripe, held for the
 //! change only; its generation lets a reader that went to disk in between notice. No TTL: freshness is the policy's.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    hash::BuildHasher,
+    ops::RangeInclusive,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use foldhash::fast::RandomState;
@@ -27,12 +31,20 @@ const BODY_SHARE: u64 = 8;
 /// Nor on one key: a key that weighs more than its budget would never be admitted.
 const KEY_SHARE: u64 = 2;
 
+/// One key that was looked for on disk is remembered for so many bytes of the budget: about as many as find room.
+const ASKED_SHARE_BYTES: u64 = 2 * 1024;
+
+/// And at least and at most so many; the most take 256 KiB.
+const ASKED_KEYS: RangeInclusive<u64> = 256..=64 * 1024;
+
 /// Enough that two changes at the same time seldom meet.
 const STRIPES: usize = 256;
 
 pub(super) struct Memory {
     cache: Cache<CacheKey, Arc<Resource>, RandomState>,
     stripes: Box<[Stripe]>,
+    /// What was looked for on disk: of each key a part of its hash, in a place that others may take.
+    asked: Box<[AtomicU32]>,
     hasher: RandomState,
     budget: u64,
 }
@@ -66,6 +78,7 @@ impl Memory {
             Behind::Nothing => EvictionPolicy::lru(),
         };
         let hasher = RandomState::default();
+        let asked = (budget / ASKED_SHARE_BYTES).clamp(*ASKED_KEYS.start(), *ASKED_KEYS.end());
         let cache = Cache::builder()
             .max_capacity(budget)
             .weigher(|_, resource: &Arc<Resource>| {
@@ -81,6 +94,7 @@ impl Memory {
         Self {
             cache,
             stripes: (0..STRIPES).map(|_| Stripe::default()).collect(),
+            asked: (0..asked).map(|_| AtomicU32::new(0)).collect(),
             hasher,
             budget,
         }
@@ -145,6 +159,19 @@ impl Memory {
         }
     }
 
+    /// Whether what the disk has of `key` should come here: there is room, or it was asked for before, about as long ago as
+    /// keys stay here. What is asked for once would push out another, or be refused, and cost more than it is worth
+    /// (the doorkeeper of TinyLFU, Einziger et al. 2017, section 3.4.2).
+    pub(super) fn is_worth_promoting(&self, key: &str) -> bool {
+        if self.cache.weighted_size() < self.budget - self.budget / 8 {
+            return true;
+        }
+        let hash = self.hasher.hash_one(key);
+        let slot = usize::try_from(hash % self.asked.len() as u64).unwrap_or_default();
+        let mark = u32::try_from(hash >> 32).unwrap_or_default();
+        self.asked[slot].swap(mark, Ordering::Relaxed) == mark
+    }
+
     /// Every resource, in no order; one that comes or goes meanwhile may be missed.
     pub(super) fn iter(&self) -> impl Iterator<Item = Arc<Resource>> + '_ {
         self.cache.iter().map(|(_, resource)| resource)
@@ -163,7 +190,6 @@ impl Memory {
     }
 
     fn stripe(&self, key: &str) -> &Stripe {
-        use std::hash::BuildHasher;
         let hash = self.hasher.hash_one(key);
         &self.stripes[usize::try_from(hash % STRIPES as u64).unwrap_or_default()]
     }

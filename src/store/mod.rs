@@ -267,6 +267,11 @@ impl Store {
         self.inner.memory.get(key)
     }
 
+    /// The resource in memory, or else on disk, where neither has to be waited for and no body lies in a file.
+    pub fn at_hand(&self, key: &str) -> Option<Arc<Resource>> {
+        self.inner.at_hand(key)
+    }
+
     /// The resource in memory, on its way to disk, or on disk; a small one found on disk is promoted.
     ///
     /// # Errors

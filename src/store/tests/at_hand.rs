@@ -39,6 +39,28 @@ async fn what_the_system_has_at_hand_is_read_without_another_thread() {
 }
 
 #[tokio::test]
+async fn what_is_at_hand_is_found_without_waiting_and_nothing_else() {
+    let (fixture, storage) = uncached("http://a.example/").await;
+    let at_hand = |target: &str| fixture.store.at_hand(key(target).as_str());
+    storage.set_far(true);
+    assert!(at_hand("http://a.example/").is_none());
+    storage.set_far(false);
+    let found = at_hand("http://a.example/").unwrap();
+    assert_eq!(found.variants.len(), 1);
+    assert!(
+        fixture
+            .store
+            .peek(key("http://a.example/").as_str())
+            .is_some()
+    );
+    // That nothing is there is known to the next lookup, which then need not look.
+    assert!(at_hand("http://a.example/none").is_none());
+    storage.set_far(true);
+    let found = fixture.lookup(&key("http://a.example/none")).now_or_never();
+    assert!(found.expect("it need not look").is_none());
+}
+
+#[tokio::test]
 async fn what_has_to_be_waited_for_is_read_by_another_thread() {
     let (fixture, storage) = uncached("http://a.example/").await;
     storage.set_far(true);

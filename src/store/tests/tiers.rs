@@ -101,6 +101,37 @@ async fn a_small_response_is_promoted_and_a_large_body_stays_in_its_file() {
 }
 
 #[tokio::test]
+async fn what_is_asked_for_once_pushes_nothing_out_of_a_full_memory() {
+    let fixture = Fixture::with(|config| config.memory_bytes = MIB).await;
+    let numbered = |number: usize| key(&format!("http://a.example/{number}"));
+    for number in 0..200 {
+        fixture.publish(&numbered(number), body(10_000));
+    }
+    fixture.forget_memory().await;
+    let is_promoted = async |number: usize| {
+        let found = fixture.body(&numbered(number)).await.unwrap();
+        assert_eq!(found.len(), 10_000);
+        fixture.store.inner.memory.totals();
+        fixture.store.peek(numbered(number).as_str()).is_some()
+    };
+    let evicted_before = fixture.evictions("memory", "size");
+    let mut promoted = 0;
+    for number in 0..200 {
+        promoted += usize::from(is_promoted(number).await);
+    }
+    // As many as there is room for, and not the rest.
+    assert!((80..=105).contains(&promoted), "{promoted}");
+    let evicted = fixture.evictions("memory", "size") - evicted_before;
+    assert!(evicted <= 2, "{evicted}");
+    // Asked for again and again, one finds its place.
+    let mut again = false;
+    for _ in 0..5 {
+        again = is_promoted(199).await;
+    }
+    assert!(again);
+}
+
+#[tokio::test]
 async fn a_body_too_large_for_memory_is_visible_before_and_after_it_is_on_disk() {
     let fixture = Fixture::with(|config| config.memory_bytes = MIB).await;
     let key = key("http://a.example/");
