@@ -86,6 +86,11 @@ impl Framing {
         self.state = State::Lost;
     }
 
+    /// Takes in one whole head of a message without a body, between two others.
+    pub(crate) fn note_head(&mut self) {
+        self.heads += 1;
+    }
+
     /// Takes in bytes in the order they came.
     pub(crate) fn follow(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {

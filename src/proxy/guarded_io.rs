@@ -209,7 +209,8 @@ impl<I> GuardedIo<I> {
         between.then(|| self.framing.heads())
     }
 
-    fn note_read(&mut self, bytes: &[u8]) {
+    /// Takes note of what [`Self::poll_read_unnoted`] read, which follows what was noted before.
+    pub(crate) fn note_read(&mut self, bytes: &[u8]) {
         if self.shared.became().is_some() {
             self.framing.stop();
             self.position = Position::Unfollowed;
@@ -233,6 +234,12 @@ impl<I> GuardedIo<I> {
         if position == Position::Body {
             self.body.came(bytes.len(), now);
         }
+    }
+
+    /// Takes note of the same where it is known to be one whole head of a message without a body.
+    pub(crate) fn note_head(&mut self, now: Instant) {
+        self.framing.note_head();
+        (self.last_moved, self.position_since) = (now, now);
     }
 
     /// When the read that is pending becomes too late, if ever.
@@ -280,21 +287,28 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedIo<I> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.prefix.is_empty() {
-            let taken = this.prefix.split_to(this.prefix.len().min(buf.remaining()));
+        let before = buf.filled().len();
+        ready!(this.poll_read_unnoted(cx, buf))?;
+        this.note_read(&buf.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: AsyncRead + Unpin> GuardedIo<I> {
+    /// Reads; before the next read, what was read is to be noted.
+    pub(crate) fn poll_read_unnoted(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.prefix.is_empty() {
+            let taken = self.prefix.split_to(self.prefix.len().min(buf.remaining()));
             buf.put_slice(&taken);
-            this.note_read(&taken);
             return Poll::Ready(Ok(()));
         }
-        let before = buf.filled().len();
-        match Pin::new(&mut this.io).poll_read(cx, buf) {
-            Poll::Ready(result) => {
-                result?;
-                let (start, end) = (before, buf.filled().len());
-                this.note_read(&buf.filled()[start..end]);
-                Poll::Ready(Ok(()))
-            }
-            Poll::Pending => this.check_read_timer(cx).map(Err),
+        match Pin::new(&mut self.io).poll_read(cx, buf) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => self.check_read_timer(cx).map(Err),
         }
     }
 }

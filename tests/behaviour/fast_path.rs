@@ -158,6 +158,15 @@ async fn only_what_is_whole_alone_and_a_bare_read_is_answered_so() {
         assert_eq!((answer.status, answer.text()), (200, "hello"), "{fields}");
         assert_eq!(came_fast(&answer), expected, "{fields}");
     }
+    // Of what was left to the library nothing is left behind.
+    let mut connection = gateway.client.connect().await;
+    let head = format!(
+        "GET {target} HTTP/1.1\nHost: {host}\nIf-None-Match: \"v1\"\nContent-Length: 0\n\n"
+    );
+    assert_eq!(ask_fast(&mut connection, "GET", &head).await.status, 304);
+    let head = format!("GET {target} HTTP/1.1\nHost: {host}\n\n");
+    let answer = ask_fast(&mut connection, "GET", &head).await;
+    assert_eq!((answer.status, came_fast(&answer)), (200, true));
     // Two at once, and one in two pieces.
     let head = raw(&format!("GET {target} HTTP/1.1\nHost: {host}\n\n"));
     let mut connection = gateway.client.connect().await;

@@ -95,22 +95,22 @@ impl<I> FastPath<I> {
 
     /// Whether these bytes are a request that is answered here.
     fn answer(&mut self, read: &[u8]) -> bool {
-        let Some(is_answered) = parse::request(read, &mut self.request).map(|()| self.respond())
-        else {
-            return false;
-        };
+        let began = Instant::now();
+        let is_bare_read = parse::request(read, &mut self.request).is_some();
+        let is_answered = is_bare_read && self.respond(began);
         parse::clear(&mut self.request);
         if is_answered {
             self.answered += 1;
-        } else {
+            self.io.note_head(began);
+        } else if is_bare_read {
             self.peer.shared.note_hit(false);
         }
         is_answered
     }
 
-    fn respond(&mut self) -> bool {
+    fn respond(&mut self, began: Instant) -> bool {
         let (gateway, peer, request) = (&self.gateway, &self.peer, &self.request);
-        let (id, began) = (RequestId::next(), Instant::now());
+        let id = RequestId::next();
         let fields = FieldSet::of(request.headers());
         let client = arrival::client_behind(gateway, peer, request.headers());
         let Ok(arrival) = hit::place(gateway, peer, request, fields, client, id, began) else {
@@ -207,8 +207,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for FastPath<I> {
             ready!(this.poll_send(cx))?;
             let before = buf.filled().len();
             let may_answer = this.may_answer();
-            ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-            if !may_answer || !this.answer(&buf.filled()[before..]) {
+            ready!(this.io.poll_read_unnoted(cx, buf))?;
+            let read = &buf.filled()[before..];
+            if !may_answer || !this.answer(read) {
+                this.io.note_read(read);
                 return Poll::Ready(Ok(()));
             }
             buf.set_filled(before);
