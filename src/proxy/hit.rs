@@ -1,6 +1,8 @@
-//! The way of a memory hit, whole: refuse, limit, find, decide, respond. No lock held, no task, no await.
+//! The way of a hit that need not be waited for, whole: refuse, limit, find, decide, respond. No lock held, no task, no
+//! await. What is on disk is found here where the system has it at hand.
 //!
-//! Whatever is not a fresh response in memory goes on to [`super::pipeline`], with what was found out here.
+//! Whatever is no fresh response at hand goes on to [`super::pipeline`], with what was found out here.
+//! [`super::fast_path`] answers the same from the same parts, beneath the HTTP library.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -45,7 +47,7 @@ pub(crate) struct Admitted {
     pub(crate) arrival: Result<Arrival, Problem>,
 }
 
-/// Answers from memory if a fresh response is there.
+/// Answers if a fresh response is at hand.
 pub(crate) fn answer(gateway: &Arc<Gateway>, peer: &Peer, request: &Request<Incoming>) -> Outcome {
     let (id, began) = (RequestId::next(), Instant::now());
     let fields = FieldSet::of(request.headers());
@@ -59,7 +61,7 @@ pub(crate) fn answer(gateway: &Arc<Gateway>, peer: &Peer, request: &Request<Inco
             });
         }
     };
-    match from_memory(gateway, peer, request, fields, &arrival) {
+    match at_hand(gateway, peer, request, fields, &arrival) {
         Some(response) => Outcome::Answered(response),
         None => Outcome::Further(Admitted {
             id,
@@ -133,7 +135,7 @@ pub(crate) fn place<B: http_body::Body>(
     })
 }
 
-fn from_memory(
+fn at_hand(
     gateway: &Arc<Gateway>,
     peer: &Peer,
     request: &Request<Incoming>,
@@ -150,7 +152,7 @@ fn from_memory(
     Some(ending.finish_hit(response))
 }
 
-/// A fresh response in memory that answers a request.
+/// A fresh response that answers a request.
 pub(crate) struct Found {
     resource: Arc<Resource>,
     variant: usize,
@@ -160,7 +162,7 @@ pub(crate) struct Found {
     pub(crate) reuse: Reuse,
 }
 
-/// Finds what answers from memory, and changes nothing.
+/// Finds a fresh response at hand, and counts nothing.
 pub(crate) fn find<B: http_body::Body>(
     gateway: &Gateway,
     request: &Request<B>,

@@ -1,7 +1,7 @@
 //! The way of a request: accept, refuse, limit, key, decide, reuse or forward, respond.
 //!
-//! In reading order: [`server`] accepts, `connection` finds out the protocol and serves, `hit` answers from memory,
-//! `pipeline` tells the story of everything else, `respond` writes every answer. Invariants: a request is answered
+//! In reading order: [`server`] accepts, `connection` finds out the protocol and serves, `fast_path` and `hit` answer what
+//! is at hand, `pipeline` tells the story of everything else, `respond` makes every answer. Invariants: a request is answered
 //! exactly once and leaves one access event; what waits for an origin holds a permit of its upstream, what is answered
 //! from the store holds none; a fill belongs to the store, not to the client that started it. Deliberately absent:
 //! what may be stored or reused (policy's), where bytes are kept (store's), what may be dialled (upstream's).

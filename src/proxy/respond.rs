@@ -1,4 +1,5 @@
-//! The only place that writes a response: from the store, from a fill, from an origin, or from a refusal.
+//! The only place that makes a response: from the store, from a fill, from an origin, or from a refusal. Of hits that the
+//! HTTP library does not see, [`super::fast_path`] writes what would be made here.
 
 use std::sync::Arc;
 

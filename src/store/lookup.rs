@@ -41,9 +41,9 @@ impl Inner {
     }
 
     /// Whether no tier has anything of `key`, as far as is known without the disk.
-    fn is_absent(&self, key: &CacheKey) -> bool {
-        let generation = self.memory.generation(key.as_str());
-        self.disk.is_none() || self.absent.is_noted(key.as_str(), generation)
+    fn is_absent(&self, key: &str) -> bool {
+        let generation = self.memory.generation(key);
+        self.disk.is_none() || self.absent.is_noted(key, generation)
     }
 
     /// What memory has of `key`, or else the disk, if that need not be waited for.
@@ -52,10 +52,10 @@ impl Inner {
             return Some(resource);
         }
         let disk = self.disk.as_ref()?;
-        let key = &CacheKey::from_text(key);
         if self.is_absent(key) {
             return None;
         }
+        let key = &CacheKey::from_text(key);
         let before = self.before(key);
         let records = disk.records_at_hand(key)?;
         if records.need_files() {
@@ -76,7 +76,7 @@ impl Inner {
             if let Some(resource) = self.complete_in_memory(key) {
                 return Ok(Some(resource));
             }
-            if self.is_absent(key) {
+            if self.is_absent(key.as_str()) {
                 return Ok(None);
             }
             let before = self.before(key);
