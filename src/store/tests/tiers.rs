@@ -114,6 +114,7 @@ async fn what_is_asked_for_once_pushes_nothing_out_of_a_full_memory() {
         fixture.store.inner.memory.totals();
         fixture.store.peek(numbered(number).as_str()).is_some()
     };
+    fixture.store.inner.memory.totals();
     let evicted_before = fixture.evictions("memory", "size");
     let mut promoted = 0;
     for number in 0..200 {
