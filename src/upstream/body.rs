@@ -113,13 +113,11 @@ impl Body for ResponseBody {
         let Some(inner) = &mut this.inner else {
             return Poll::Ready(None);
         };
-        let mut polled = Pin::new(&mut *inner).poll_frame(cx);
-        if polled.is_pending()
-            && let Some(connection) = &mut this.connection
-        {
-            connection.poll_work(cx);
-            polled = Pin::new(inner).poll_frame(cx);
-        }
+        let mut read = |cx: &mut Context<'_>| Pin::new(&mut *inner).poll_frame(cx);
+        let polled = match &mut this.connection {
+            Some(connection) => connection.poll_rest(cx, read),
+            None => read(cx),
+        };
         if polled.is_pending() {
             let Some(stall) = &mut this.stall else {
                 return Poll::Pending;

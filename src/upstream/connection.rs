@@ -39,6 +39,8 @@ pub(super) struct Connection {
     requests: SendRequest<Upload>,
     work: Work,
     was_used: bool,
+    /// Whether the last look was in vain, so that whoever looks now was woken.
+    is_awaited: bool,
     /// Of whoever waits for an answer.
     pub(super) timer: Timer,
 }
@@ -82,6 +84,7 @@ impl Connection {
             requests,
             work: Work::Own(Box::pin(work)),
             was_used: false,
+            is_awaited: false,
             timer: Timer::default(),
         })
     }
@@ -113,10 +116,9 @@ impl Connection {
     pub(super) fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,
-        answer: Pin<&mut impl Future<Output = Answered>>,
+        mut answer: Pin<&mut impl Future<Output = Answered>>,
     ) -> Poll<Result<Response<Incoming>, Unanswered>> {
-        self.poll_work(cx);
-        match ready!(answer.poll(cx)) {
+        match ready!(self.poll_news(cx, |cx| answer.as_mut().poll(cx))) {
             Ok(response) => {
                 self.was_used = true;
                 Poll::Ready(Ok(response))
@@ -133,6 +135,32 @@ impl Connection {
             // What ends the connection ends the exchange too, which says why.
             ConnectionTasks::run(async { drop(work.await) });
         }
+    }
+
+    /// Does what there is to do, and has `look` see what came of it.
+    ///
+    /// The library wakes whoever waits for what it hands over, and whoever hands it over once it is taken. Here that is one
+    /// and the same task, which looks anyway: it would be polled once more, for nothing. So `look` wakes nobody, and neither
+    /// does the work as long as something probably comes of it.
+    fn poll_news<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut look: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        if let Work::Task = self.work {
+            return look(cx);
+        }
+        let mut quiet = Context::from_waker(Waker::noop());
+        if std::mem::take(&mut self.is_awaited) {
+            self.poll_work(&mut quiet);
+            if let Poll::Ready(news) = look(&mut quiet) {
+                return Poll::Ready(news);
+            }
+        }
+        self.poll_work(cx);
+        let looked = look(&mut quiet);
+        self.is_awaited = looked.is_pending();
+        looked
     }
 
     fn poll_work(&mut self, cx: &mut Context<'_>) {
@@ -158,9 +186,18 @@ impl InUse {
         Self { connection, home }
     }
 
-    /// Does what the connection has to do before more of the answer can be read.
-    pub(super) fn poll_work(&mut self, cx: &mut Context<'_>) {
-        self.connection.poll_work(cx);
+    /// What `look` finds of the answer, at once or after the connection has done what it has to do before that.
+    pub(super) fn poll_rest<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut look: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        if let Work::Own(_) = self.connection.work
+            && let Poll::Ready(rest) = look(&mut Context::from_waker(Waker::noop()))
+        {
+            return Poll::Ready(rest);
+        }
+        self.connection.poll_news(cx, look)
     }
 
     /// The answer has ended: the connection waits for another request, or is closed.
