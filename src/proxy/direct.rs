@@ -309,7 +309,7 @@ async fn send(
     }
     let mut outgoing = Request::new(body);
     *outgoing.method_mut() = head.method;
-    *outgoing.uri_mut() = effective.uri().map_err(|_| Failed::internal())?;
+    *outgoing.uri_mut() = effective.path_and_query.clone().into();
     *outgoing.headers_mut() = headers;
     if let Some(interim) = &arrival.interim {
         interim.listen(&mut outgoing);

@@ -37,7 +37,7 @@ use http::{HeaderMap, Request, StatusCode, Version, header};
 use tokio::io::AsyncWrite;
 
 use super::{identity::via_downstream, outgoing::remove_hop_by_hop};
-use crate::upstream;
+use crate::upstream::OnInterim;
 
 /// Interim responses that one request gets. Pages send a few hints; a server that works long sends a 102 now and then.
 const HEADS_MAX: usize = 16;
@@ -80,12 +80,15 @@ pub(crate) fn channel(version: Version) -> Option<(Interim, Heads)> {
 }
 
 impl Interim {
+    /// Takes what the origin sends before it answers a request.
+    pub(crate) fn listener(&self) -> OnInterim {
+        let Self(passing) = self.clone();
+        OnInterim::new(move |status, headers| passing.take(status, headers))
+    }
+
     /// Takes what the origin sends before it answers `request`.
     pub(crate) fn listen<B>(&self, request: &mut Request<B>) {
-        let Self(passing) = self.clone();
-        upstream::on_interim(request, move |status, headers| {
-            passing.take(status, headers);
-        });
+        request.extensions_mut().insert(self.listener());
     }
 }
 

@@ -1,13 +1,13 @@
 //! One question to the origin: a read, as it is sent on behalf of the store.
 
-use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, header};
+use http::{HeaderMap, Method, Response, header};
 
 use super::{
     Gateway,
     arrival::Arrival,
     effective::Effective,
     failure::Failed,
+    interim::Interim,
     outgoing::remove_hop_by_hop,
     parts::Completing,
     query::QueryContent,
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     policy::{self, ResponseHead, Timestamp},
     store::StoredResponse,
-    upstream::{ResponseBody, Upstream},
+    upstream::{ResponseBody, Upstream, Whole},
 };
 
 /// What is asked.
@@ -56,9 +56,18 @@ impl Answered {
 impl Question<'_> {
     /// Asks it. Returns with the head of the answer, or why there is none.
     pub(super) async fn ask(&self) -> Result<Answered, Failed> {
-        let outgoing = self.outgoing()?;
+        let method = self.effective.method_of_fill();
+        let fields = || self.fields(&method);
+        let content = self.effective.content.as_ref().map(QueryContent::bytes);
+        let whole = Whole {
+            method: method.clone(),
+            target: self.effective.path_and_query.clone(),
+            fields: &fields,
+            content: content.cloned().unwrap_or_default(),
+            on_interim: self.arrival.interim.as_ref().map(Interim::listener),
+        };
         let request_time = self.gateway.clock.now();
-        let sent = self.upstream.send_whole(outgoing).await;
+        let sent = self.upstream.send_whole(whole).await;
         let mut response = sent.map_err(Failed::from)?;
         let response_time = self.gateway.clock.now();
         remove_hop_by_hop(response.headers_mut());
@@ -67,19 +76,6 @@ impl Question<'_> {
             request_time,
             response_time,
         })
-    }
-
-    fn outgoing(&self) -> Result<Request<Bytes>, Failed> {
-        let method = self.effective.method_of_fill();
-        let content = self.effective.content.as_ref().map(QueryContent::bytes);
-        let mut outgoing = Request::new(content.cloned().unwrap_or_default());
-        *outgoing.headers_mut() = self.fields(&method);
-        *outgoing.method_mut() = method;
-        *outgoing.uri_mut() = self.effective.uri().map_err(|_| Failed::internal())?;
-        if let Some(interim) = &self.arrival.interim {
-            interim.listen(&mut outgoing);
-        }
-        Ok(outgoing)
     }
 
     fn fields(&self, method: &Method) -> HeaderMap {

@@ -60,7 +60,10 @@ pub(crate) fn outgoing(
         let told = told.filter(|_| may_tell_host(route, method));
         set_forwarded(&mut headers, arrival.peer, told);
     }
-    let own_host = || effective.authority.as_str().parse().ok();
+    let own_host = || match &effective.via {
+        Via::Upstream(upstream) => Some(upstream.host().clone()),
+        Via::Forward => effective.authority.as_str().parse().ok(),
+    };
     match effective.host.clone().or_else(own_host) {
         Some(host) => headers.insert(header::HOST, host),
         None => headers.remove(header::HOST),

@@ -55,7 +55,7 @@ impl Upstream {
     pub(super) async fn exchange(
         &self,
         origin: &Origin,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         is_fresh: bool,
     ) -> Result<Answer, Failure> {
         let asks_for_an_upgrade = outgoing.asks_for_an_upgrade();
@@ -77,7 +77,7 @@ impl Upstream {
     async fn exchange_alone(
         &self,
         origin: &Origin,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         is_fresh: bool,
     ) -> Result<Answer, Failure> {
         let idle = if is_fresh { None } else { origin.idle.take() };
@@ -122,10 +122,10 @@ impl Upstream {
         &self,
         connection: &mut Connection,
         origin: &Origin,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
     ) -> (impl Future<Output = connection::Answered> + use<>, Attempt) {
         let (mut request, progress) = outgoing.to(origin, self, Form::Origin);
-        let interims = Interims::of(&mut request, &outgoing.head.extensions);
+        let interims = Interims::of(&mut request, outgoing.on_interim.clone());
         let answer = connection.send(request, !outgoing.body.is_empty());
         (answer, Attempt { progress, interims })
     }
@@ -182,7 +182,7 @@ impl Upstream {
     async fn exchange_by_library(
         &self,
         origin: &Origin,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         is_fresh: bool,
     ) -> Result<Answer, Failure> {
         let clients = if outgoing.asks_for_an_upgrade() {
@@ -197,7 +197,7 @@ impl Upstream {
         };
         let (mut request, progress) = outgoing.to(origin, self, Form::Absolute);
         let mut captured = capture_connection(&mut request);
-        let interims = Interims::of(&mut request, &outgoing.head.extensions);
+        let interims = Interims::of(&mut request, outgoing.on_interim.clone());
         let attempt = Attempt { progress, interims };
         let result = self
             .answer(client, request, &mut captured, &attempt, origin)

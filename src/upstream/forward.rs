@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Version, header, request};
+use http::{HeaderMap, Method, Request, Response, Version, header, request, uri::PathAndQuery};
 use tokio::time::Instant;
 
 use super::{
@@ -16,17 +16,43 @@ use super::{
     error::ForwardError,
     exchange::{Answer, Failure},
     group::{Origin, Upstream},
+    interim::OnInterim,
     permits::Permit,
     sending::Patience,
     upload::{Offer, Progress, Upload},
 };
 use crate::policy::Connectivity;
 
+/// A request with its content in memory, whose fields are made for each attempt to send it: there is hardly ever a second.
+pub struct Whole<'a> {
+    /// Its method.
+    pub method: Method,
+    /// Its target, in origin-form.
+    pub target: PathAndQuery,
+    /// Makes its fields; `Host` is set.
+    pub fields: &'a (dyn Fn() -> HeaderMap + Sync),
+    /// Its content.
+    pub content: Bytes,
+    /// Who hears of interim responses.
+    pub on_interim: Option<OnInterim>,
+}
+
 /// A request that can be sent more than once.
-pub(super) struct Outgoing {
-    pub(super) head: request::Parts,
+pub(super) struct Outgoing<'a> {
+    pub(super) method: Method,
+    pub(super) target: PathAndQuery,
+    pub(super) fields: Fields<'a>,
     pub(super) body: Offer,
+    pub(super) on_interim: Option<OnInterim>,
     pub(super) way: Way,
+}
+
+/// The fields of each attempt.
+pub(super) enum Fields<'a> {
+    /// Copied.
+    Kept(HeaderMap),
+    /// Made, none of which asks for another protocol.
+    Made(&'a (dyn Fn() -> HeaderMap + Sync)),
 }
 
 /// On which connections a request goes.
@@ -50,7 +76,7 @@ pub(super) enum Form {
 }
 
 impl Upstream {
-    /// Sends a request whose URI is absolute and whose `Host` is set, and returns when the response head is whole.
+    /// Sends a request whose URI has the path as the first origin knows it, and whose `Host` is set, and returns when the response head is whole.
     /// Tries every origin when a connect fails; retries a safe request without a body once when a pooled connection turns
     /// out dead, and any request that was provably not sent as long as nothing of its body is gone. A 101 keeps hyper's
     /// upgrade in the extensions.
@@ -63,7 +89,8 @@ impl Upstream {
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<ResponseBody>, ForwardError>> + Send {
         // Outside, so that the future does not hold the request as well.
-        let outgoing = Outgoing::new(request, Offer::new);
+        let (head, body) = request.into_parts();
+        let outgoing = Outgoing::of_parts(head, Offer::new(body));
         async move { self.send_outgoing(&outgoing, Patience::Wait).await }
     }
 
@@ -72,17 +99,24 @@ impl Upstream {
     /// # Errors
     /// As [`Upstream::send`].
     #[inline]
-    pub fn send_whole(
-        &self,
-        request: Request<Bytes>,
-    ) -> impl Future<Output = Result<Response<ResponseBody>, ForwardError>> + Send {
-        let outgoing = Outgoing::new(request, Offer::whole);
+    pub fn send_whole<'a>(
+        &'a self,
+        request: Whole<'a>,
+    ) -> impl Future<Output = Result<Response<ResponseBody>, ForwardError>> + Send + 'a {
+        let outgoing = Outgoing {
+            way: Way::of(&request.method),
+            method: request.method,
+            target: request.target,
+            fields: Fields::Made(request.fields),
+            body: Offer::whole(request.content),
+            on_interim: request.on_interim,
+        };
         async move { self.send_outgoing(&outgoing, Patience::Wait).await }
     }
 
     pub(super) async fn send_outgoing(
         &self,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         patience: Patience,
     ) -> Result<Response<ResponseBody>, ForwardError> {
         self.touch();
@@ -98,7 +132,7 @@ impl Upstream {
 
     async fn send_with_permit(
         &self,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         patience: Patience,
     ) -> Result<Response<ResponseBody>, ForwardError> {
         self.refuse_while_disconnected()?;
@@ -121,7 +155,7 @@ impl Upstream {
         }
     }
 
-    async fn try_origins(&self, outgoing: &Outgoing) -> Result<Answer, ForwardError> {
+    async fn try_origins(&self, outgoing: &Outgoing<'_>) -> Result<Answer, ForwardError> {
         let mut failure = None;
         for origin in self.in_order() {
             match self.ask(origin, outgoing).await {
@@ -137,7 +171,7 @@ impl Upstream {
         Err(failure)
     }
 
-    async fn ask(&self, origin: &Origin, outgoing: &Outgoing) -> Result<Answer, ForwardError> {
+    async fn ask(&self, origin: &Origin, outgoing: &Outgoing<'_>) -> Result<Answer, ForwardError> {
         let way = outgoing.way;
         match self.exchange(origin, outgoing, way == Way::Fresh).await {
             // The origin closed an idle connection just as we took it: nothing wrong with the origin.
@@ -150,21 +184,44 @@ impl Upstream {
     }
 }
 
-impl Outgoing {
-    fn new<B>(request: Request<B>, offer: fn(B) -> Offer) -> Self {
-        let (head, body) = request.into_parts();
+impl Way {
+    fn of(method: &Method) -> Self {
         // Sending it twice does no harm (RFC 9110 section 9.2.1).
-        let way = if head.method.is_safe() {
-            Way::Twice
+        if method.is_safe() {
+            Self::Twice
         } else {
-            Way::Pooled
-        };
-        let body = offer(body);
-        Self { head, body, way }
+            Self::Pooled
+        }
+    }
+}
+
+impl Fields<'_> {
+    fn for_attempt(&self) -> HeaderMap {
+        match self {
+            Self::Kept(fields) => fields.clone(),
+            Self::Made(make) => make(),
+        }
+    }
+}
+
+impl Outgoing<'_> {
+    pub(super) fn of_parts(mut head: request::Parts, body: Offer) -> Self {
+        let target = head.uri.into_parts().path_and_query;
+        Self {
+            way: Way::of(&head.method),
+            method: head.method,
+            target: target.unwrap_or_else(|| PathAndQuery::from_static("/")),
+            fields: Fields::Kept(head.headers),
+            body,
+            on_interim: head.extensions.remove(),
+        }
     }
 
     pub(super) fn asks_for_an_upgrade(&self) -> bool {
-        self.head.headers.contains_key(header::UPGRADE)
+        match &self.fields {
+            Fields::Kept(fields) => fields.contains_key(header::UPGRADE),
+            Fields::Made(_) => false,
+        }
     }
 
     /// For one attempt.
@@ -177,14 +234,15 @@ impl Outgoing {
         let first = upstream.first();
         let (upload, progress) = self.body.upload();
         let mut request = Request::new(upload);
-        *request.method_mut() = self.head.method.clone();
+        *request.method_mut() = self.method.clone();
         *request.uri_mut() = match form {
-            Form::Origin => origin.path_and_query(first, &self.head.uri).into(),
-            Form::Absolute => origin.target(first, &self.head.uri),
+            Form::Origin => origin.path_and_query(first, &self.target).into(),
+            Form::Absolute => origin.target(first, &self.target),
         };
         *request.version_mut() = Version::HTTP_11;
-        *request.headers_mut() = self.head.headers.clone();
-        if origin.authority != first.authority {
+        *request.headers_mut() = self.fields.for_attempt();
+        // As a rule it is the same origin; only another one's authority is compared.
+        if !std::ptr::eq(origin, first) && origin.authority != first.authority {
             replace_host(request.headers_mut(), first, origin);
         }
         if upstream.clients.connector.protocols == Protocols::Http2 && !self.asks_for_an_upgrade() {
@@ -210,29 +268,23 @@ impl Outgoing {
         if head.headers.contains_key(header::TRANSFER_ENCODING) {
             head.headers.remove(header::CONTENT_LENGTH);
         }
-        let body = ResponseBody::new(body, answer.connection, permit, &self.head.method, &head);
+        let body = ResponseBody::new(body, answer.connection, permit, &self.method, &head);
         Response::from_parts(head, body)
     }
 }
 
-fn replace_host(headers: &mut http::HeaderMap, first: &Origin, origin: &Origin) {
+fn replace_host(headers: &mut HeaderMap, first: &Origin, origin: &Origin) {
     let named_the_first = headers
         .get(header::HOST)
-        .is_some_and(|host| host.as_bytes() == first.authority.as_str().as_bytes());
+        .is_some_and(|host| *host == first.host);
     if named_the_first {
-        set_host(headers, origin);
+        headers.insert(header::HOST, origin.host.clone());
     }
 }
 
 /// `Host` says what `:authority` will say (RFC 9113 section 8.3.1). There are no connection options; with them the library
 /// would remove the `TE` that they name, which HTTP/2 keeps.
-fn fit_for_http2(headers: &mut http::HeaderMap, origin: &Origin) {
-    set_host(headers, origin);
+fn fit_for_http2(headers: &mut HeaderMap, origin: &Origin) {
+    headers.insert(header::HOST, origin.host.clone());
     headers.remove(header::CONNECTION);
-}
-
-fn set_host(headers: &mut http::HeaderMap, origin: &Origin) {
-    let host = HeaderValue::from_str(origin.authority.as_str())
-        .expect("an authority is made of visible ASCII");
-    headers.insert(header::HOST, host);
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use http::{
-    Uri,
+    HeaderValue, Uri,
     uri::{Authority, PathAndQuery, Scheme},
 };
 use smallvec::SmallVec;
@@ -83,6 +83,8 @@ pub(super) struct Common {
 pub(super) struct Origin {
     pub(super) scheme: Scheme,
     pub(super) authority: Authority,
+    /// The authority as a field has it.
+    pub(super) host: HeaderValue,
     /// Without a trailing slash; empty for none.
     pub(super) base_path: String,
     held_until: Moment,
@@ -104,6 +106,11 @@ impl Upstream {
     pub fn base(&self) -> (&Scheme, &Authority, &str) {
         let first = self.first();
         (&first.scheme, &first.authority, &first.base_path)
+    }
+
+    /// `Host` of requests to the first origin.
+    pub fn host(&self) -> &HeaderValue {
+        &self.first().host
     }
 
     /// Effective connectivity: the override's, else what was measured.
@@ -270,46 +277,45 @@ impl Common {
 impl Origin {
     /// From an absolute URI; `None` when it has no scheme or authority.
     pub(super) fn new(url: &Uri) -> Option<Self> {
-        Some(Self {
-            scheme: url.scheme()?.clone(),
-            authority: url.authority()?.clone(),
-            base_path: url.path().trim_end_matches('/').to_owned(),
-            held_until: Moment::default(),
-            idle: Arc::default(),
-        })
+        let mut origin = Self::bare(url.scheme()?.clone(), url.authority()?.clone());
+        url.path()
+            .trim_end_matches('/')
+            .clone_into(&mut origin.base_path);
+        Some(origin)
     }
 
     /// Without a base path.
     pub(super) fn bare(scheme: Scheme, authority: Authority) -> Self {
+        let host = HeaderValue::from_str(authority.as_str())
+            .expect("an authority is made of visible ASCII");
         Self {
             scheme,
             authority,
+            host,
             base_path: String::new(),
             held_until: Moment::default(),
             idle: Arc::default(),
         }
     }
 
-    /// The target on this origin of a request whose URI was made for `effective`.
-    pub(super) fn target(&self, effective: &Self, uri: &Uri) -> Uri {
+    /// The target on this origin of a request for `asked` of `effective`.
+    pub(super) fn target(&self, effective: &Self, asked: &PathAndQuery) -> Uri {
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(self.scheme.clone());
         parts.authority = Some(self.authority.clone());
-        parts.path_and_query = Some(self.path_and_query(effective, uri));
+        parts.path_and_query = Some(self.path_and_query(effective, asked));
         Uri::from_parts(parts).expect("scheme, authority and path are all there")
     }
 
     /// The same path and query, byte for byte, below this origin's base path.
-    pub(super) fn path_and_query(&self, effective: &Self, uri: &Uri) -> PathAndQuery {
-        let asked = uri.path_and_query();
-        let path = if self.base_path == effective.base_path {
-            asked.cloned()
-        } else {
-            let path = asked.map_or("/", PathAndQuery::as_str);
-            let rest = path.strip_prefix(&effective.base_path).unwrap_or(path);
-            format!("{}{rest}", self.base_path).parse().ok()
-        };
-        path.unwrap_or_else(|| PathAndQuery::from_static("/"))
+    pub(super) fn path_and_query(&self, effective: &Self, asked: &PathAndQuery) -> PathAndQuery {
+        if self.base_path == effective.base_path {
+            return asked.clone();
+        }
+        let path = asked.as_str();
+        let rest = path.strip_prefix(&effective.base_path).unwrap_or(path);
+        let path = format!("{}{rest}", self.base_path).parse();
+        path.unwrap_or_else(|_| PathAndQuery::from_static("/"))
     }
 
     fn url(&self) -> String {
@@ -334,6 +340,8 @@ pub(super) fn build(make: impl FnOnce(Weak<Upstream>) -> Upstream) -> Arc<Upstre
 
 #[cfg(test)]
 mod tests {
+    use http::Uri;
+
     use super::Origin;
 
     #[test]
@@ -341,7 +349,8 @@ mod tests {
         let check = |first: &str, other: &str, uri: &str, expected: &str| {
             let first = Origin::new(&first.parse().unwrap()).unwrap();
             let other = Origin::new(&other.parse().unwrap()).unwrap();
-            let target = other.target(&first, &uri.parse().unwrap());
+            let uri: Uri = uri.parse().unwrap();
+            let target = other.target(&first, uri.path_and_query().unwrap());
             assert_eq!(target.to_string(), expected);
         };
         check(

@@ -21,18 +21,16 @@ const INTERIM_MAX: usize = 1_000;
 
 type Handler = dyn Fn(StatusCode, &HeaderMap) + Send + Sync;
 
-/// Who is told, among the extensions of a request.
+/// Who is told of each interim response to a request, before [`send`](super::Upstream::send) returns: where the origin's
+/// bytes are read, so it must not take long. It goes among the extensions of a request.
 #[derive(Clone)]
-struct OnInterim(Arc<Handler>);
+pub struct OnInterim(Arc<Handler>);
 
-/// Has `handler` called with each interim response to `request`, before [`send`](super::Upstream::send) returns. It is
-/// called where the origin's bytes are read, so it must not take long.
-pub fn on_interim<B>(
-    request: &mut Request<B>,
-    handler: impl Fn(StatusCode, &HeaderMap) + Send + Sync + 'static,
-) {
-    let handler = OnInterim(Arc::new(handler));
-    request.extensions_mut().insert(handler);
+impl OnInterim {
+    /// Calls `handler`.
+    pub fn new(handler: impl Fn(StatusCode, &HeaderMap) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(handler))
+    }
 }
 
 /// The interim responses of one exchange, counted.
@@ -43,11 +41,10 @@ pub(super) struct Interims {
 }
 
 impl Interims {
-    /// Counts those of the exchange that `attempt` begins, and tells whoever asked for them in `extensions`.
-    pub(super) fn of<B>(attempt: &mut Request<B>, extensions: &http::Extensions) -> Arc<Self> {
+    /// Counts those of the exchange that `attempt` begins, and tells `handler`.
+    pub(super) fn of<B>(attempt: &mut Request<B>, handler: Option<OnInterim>) -> Arc<Self> {
         let interims = Arc::new(Self::default());
         let counted = Arc::clone(&interims);
-        let handler = extensions.get::<OnInterim>().cloned();
         hyper::ext::on_informational(attempt, move |response| {
             if counted.admit()
                 && let Some(OnInterim(handler)) = &handler

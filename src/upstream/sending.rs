@@ -80,12 +80,11 @@ impl Upstream {
             head.headers.insert(header::CONTENT_LENGTH, 0.into());
         }
         let outgoing = Outgoing {
-            head,
-            body: body.offer().await?,
             way: match sending.repeat {
                 Repeat::Never => Way::Fresh,
                 Repeat::Once => Way::Twice,
             },
+            ..Outgoing::of_parts(head, body.offer().await?)
         };
         self.send_outgoing(&outgoing, sending.patience).await
     }
