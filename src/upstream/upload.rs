@@ -46,8 +46,11 @@ enum Source {
     File(Arc<FileContent>),
 }
 
-/// The handle that one attempt gets.
-pub(super) struct Upload {
+/// The handle that one attempt gets, if there is anything to send. Small, because the library moves it about with its
+/// request.
+pub(super) struct Upload(Option<Box<Handle>>);
+
+struct Handle {
     offer: Offer,
     taken: Option<RequestBody>,
     progress: Arc<Progress>,
@@ -115,11 +118,12 @@ impl Offer {
 
     pub(super) fn upload(&self) -> (Upload, Arc<Progress>) {
         let progress = Arc::new(Progress::new());
-        let upload = Upload {
+        let handle = || Handle {
             offer: self.clone(),
             taken: None,
             progress: Arc::clone(&progress),
         };
+        let upload = Upload((!self.is_empty).then(|| Box::new(handle())));
         (upload, progress)
     }
 
@@ -143,9 +147,8 @@ impl Offer {
 
 impl Upload {
     /// A handle on no body.
-    pub(super) fn empty() -> Self {
-        let none = http_body_util::Empty::new().map_err(|never| match never {});
-        Offer::new(RequestBody::new(none)).upload().0
+    pub(super) const fn empty() -> Self {
+        Self(None)
     }
 }
 
@@ -157,7 +160,9 @@ impl Body for Upload {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        let this = self.get_mut();
+        let Some(this) = &mut self.get_mut().0 else {
+            return Poll::Ready(None);
+        };
         if this.taken.is_none() {
             this.taken = this.offer.take();
         }
@@ -176,16 +181,17 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.taken {
-            Some(body) => body.is_end_stream(),
-            None => self.offer.is_empty,
-        }
+        let taken = |this: &Handle| this.taken.as_ref().is_some_and(Body::is_end_stream);
+        self.0.as_deref().is_none_or(taken)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.taken {
-            Some(body) => body.size_hint(),
-            None => self.offer.size,
+        match self.0.as_deref() {
+            None => SizeHint::with_exact(0),
+            Some(Handle {
+                taken: Some(body), ..
+            }) => body.size_hint(),
+            Some(Handle { offer, .. }) => offer.size,
         }
     }
 }
