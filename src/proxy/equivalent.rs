@@ -45,7 +45,8 @@ async fn all(gateway: &Gateway, key: &CacheKey) -> Vec<Equivalent> {
     if !gateway.store.may_have_equivalents(key) {
         return Vec::new();
     }
-    let resources = gateway.store.equivalents(key).await;
+    // Boxed, because it is rare, and larger than what else a read needs.
+    let resources = Box::pin(gateway.store.equivalents(key)).await;
     let resources = resources.unwrap_or_else(|error| {
         warn!(%key, %error, "Equivalent responses could not be looked up; treating as none.");
         Vec::new()

@@ -68,16 +68,19 @@ impl Inner {
         }
     }
 
+    /// What a lookup finds without the disk: a resource, or for certain nothing. `None`: only the disk can tell.
+    pub(super) fn known(&self, key: &CacheKey) -> Option<Option<Arc<Resource>>> {
+        let resource = self.complete_in_memory(key);
+        (resource.is_some() || self.is_absent(key.as_str())).then_some(resource)
+    }
+
     pub(super) async fn lookup(
         self: &Arc<Self>,
         key: &CacheKey,
     ) -> Result<Option<Arc<Resource>>, StoreError> {
         for _ in 0..ATTEMPTS {
-            if let Some(resource) = self.complete_in_memory(key) {
-                return Ok(Some(resource));
-            }
-            if self.is_absent(key.as_str()) {
-                return Ok(None);
+            if let Some(known) = self.known(key) {
+                return Ok(known);
             }
             let before = self.before(key);
             let found = self.find(key).await;

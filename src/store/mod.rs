@@ -277,7 +277,11 @@ impl Store {
     /// # Errors
     /// When the disk tier cannot be read and memory has nothing.
     pub async fn lookup(&self, key: &CacheKey) -> Result<Option<Arc<Resource>>, StoreError> {
-        self.inner.lookup(key).await
+        match self.inner.known(key) {
+            Some(known) => Ok(known),
+            // Boxed: larger than all that a request to the origin needs besides, and slow anyway.
+            None => Box::pin(self.inner.lookup(key)).await,
+        }
     }
 
     /// Whether [`Store::equivalents`] may find anything: an atomic load.

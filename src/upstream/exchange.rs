@@ -60,8 +60,9 @@ impl Upstream {
     ) -> Result<Answer, Failure> {
         let asks_for_an_upgrade = outgoing.asks_for_an_upgrade();
         let answer = match self.clients.connector.protocols {
+            // Boxed: every future around it would be larger by it, and those are moved about.
             Protocols::Http1 if !asks_for_an_upgrade => {
-                self.exchange_alone(origin, outgoing, is_fresh).await?
+                Box::pin(self.exchange_alone(origin, outgoing, is_fresh)).await?
             }
             _ => Box::pin(self.exchange_by_library(origin, outgoing, is_fresh)).await?,
         };
