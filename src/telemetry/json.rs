@@ -64,11 +64,14 @@ impl<'a> Fields<'a> {
     }
 
     fn member(&mut self, field: &Field, value: impl FnOnce(&mut String) -> fmt::Result) {
-        // `r#type` is a field's name because `type` cannot be.
-        let name = field.name();
-        let name = name.strip_prefix("r#").unwrap_or(name);
-        // Where a line of the `log` crate was written in a library's source.
-        if name.starts_with("log.") || self.written.is_err() {
+        let name = match field.name().as_bytes() {
+            // Where a line of the `log` crate was written in a library's source.
+            [b'l', b'o', b'g', b'.', ..] => return,
+            // `r#type` is a field's name because `type` cannot be.
+            [b'r', b'#', ..] => &field.name()[2..],
+            _ => field.name(),
+        };
+        if self.written.is_err() {
             return;
         }
         self.line.push_str(",\"");
