@@ -124,10 +124,13 @@ impl CacheKey {
 
     /// The text form without the query, and the query without its question mark; empty where there is none.
     pub fn split_query(&self) -> (&str, &str) {
-        let query = self.uri().split_once('?').map(|(_, query)| query);
-        match query {
-            // A partition may have a question mark of its own; the query is at the end.
-            Some(query) => (&self.0[..self.0.len() - query.len() - 1], query),
+        let uri = self.uri();
+        match memchr::memchr(b'?', uri.as_bytes()) {
+            Some(at) => {
+                // A partition may have a question mark of its own; the query is at the end.
+                let at = self.0.len() - uri.len() + at;
+                (&self.0[..at], &self.0[at + 1..])
+            }
             None => (&self.0, ""),
         }
     }

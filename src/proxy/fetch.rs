@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
@@ -24,8 +24,9 @@ use super::{
 };
 use crate::{
     policy::{
-        self, CacheKey, Connectivity, Decision, Failure, Forward, ForwardReason, Judgement, Lookup,
-        Mode, OnFailure, Reason, RequestHead, Reuse, Settings, StoredHead, VariantKey,
+        self, CacheKey, Connectivity, Decision, Failure, FieldSet, Forward, ForwardReason,
+        Judgement, Lookup, Mode, OnFailure, Reason, RequestHead, Reuse, Settings, StoredHead,
+        VariantKey,
     },
     store::{Resource, StoredResponse},
     telemetry::RouteLabels,
@@ -334,18 +335,11 @@ impl Fetch<'_> {
     /// Whether the request asks for a range, or has conditions that only the origin may evaluate (RFC 9111 section 4.3.2):
     /// then these go as they are.
     fn is_for_the_origin_alone(&self) -> bool {
-        self.has_any(&[header::RANGE, header::IF_MATCH, header::IF_UNMODIFIED_SINCE])
+        self.request.has(FieldSet::RANGE) || self.request.has(FieldSet::ORIGIN_CONDITIONS)
     }
 
     fn has_own_conditions_for_a_range(&self) -> bool {
-        self.has_any(&[header::RANGE])
-            && self.has_any(&[header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE])
-    }
-
-    fn has_any(&self, names: &[HeaderName]) -> bool {
-        names
-            .iter()
-            .any(|name| self.request.headers.contains_key(name))
+        self.request.has(FieldSet::RANGE) && self.request.has(FieldSet::CACHE_CONDITIONS)
     }
 
     /// `None`: the request's patience (`fresh_timeout`) ran out; the fill goes on.

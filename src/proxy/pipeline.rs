@@ -111,9 +111,10 @@ fn go<'a>(
         let answering = write::answer(gateway, peer, arrival, effective, route, request);
         return Either::Right(Box::pin(answering));
     }
+    let is_read = may_be_stored(&request);
     let effective = match &arrival.destination {
         Destination::Own => return Either::Right(Box::pin(own(gateway, arrival, request))),
-        _ if is_cut_off(gateway, arrival, &request) => {
+        _ if !is_read && is_cut_off(gateway, arrival, &request) => {
             return Either::Right(Box::pin(ready(cut_off(arrival))));
         }
         Destination::Tunnel(authority) => {
@@ -122,7 +123,6 @@ fn go<'a>(
         }
         Destination::Upstream(effective) => effective,
     };
-    let is_read = may_be_stored(&request);
     let request = request.map(|body| direct::upload(arrival, body));
     if is_read {
         return Either::Left(read(gateway, peer, arrival, effective, request));
@@ -168,9 +168,9 @@ async fn own(gateway: &Arc<Gateway>, arrival: &Arrival, mut request: Request<Inc
     }
 }
 
-/// Whether the mode keeps from the origin what only the origin can answer.
+/// Whether the mode keeps from the origin a request that is no plain read.
 fn is_cut_off(gateway: &Gateway, arrival: &Arrival, request: &Request<Incoming>) -> bool {
-    !may_be_stored(request) && !is_query(request) && is_offline(gateway, arrival)
+    !is_query(request) && is_offline(gateway, arrival)
 }
 
 fn is_offline(gateway: &Gateway, arrival: &Arrival) -> bool {

@@ -88,6 +88,10 @@ pub(crate) fn pass(frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
 
 /// The fields an origin's head promises for the end, as far as they may stand there.
 pub(crate) fn promised(headers: &HeaderMap) -> Option<HeaderValue> {
+    // Hardly any head has the field, so nothing is gathered before one does.
+    if !headers.contains_key(header::TRAILER) {
+        return None;
+    }
     let names: Vec<HeaderName> = headers
         .get_all(header::TRAILER)
         .iter()
