@@ -40,10 +40,10 @@ impl Inner {
         (self.disk.is_none() || resource.is_complete()).then_some(resource)
     }
 
-    /// Whether no tier has anything of `key`, as far as is known without the disk.
+    /// Whether it was noted that no tier has anything of `key`.
     fn is_absent(&self, key: &str) -> bool {
         let generation = self.memory.generation(key);
-        self.disk.is_none() || self.absent.is_noted(key, generation)
+        self.disk.is_some() && self.absent.is_noted(key, generation)
     }
 
     /// What memory has of `key`, or else the disk, if that need not be waited for.
@@ -70,8 +70,12 @@ impl Inner {
 
     /// What a lookup finds without the disk: a resource, or for certain nothing. `None`: only the disk can tell.
     pub(super) fn known(&self, key: &CacheKey) -> Option<Option<Arc<Resource>>> {
+        // First: memory had nothing of it either, and what came since has changed the generation.
+        if self.is_absent(key.as_str()) {
+            return Some(None);
+        }
         let resource = self.complete_in_memory(key);
-        (resource.is_some() || self.is_absent(key.as_str())).then_some(resource)
+        (resource.is_some() || self.disk.is_none()).then_some(resource)
     }
 
     pub(super) async fn lookup(

@@ -51,8 +51,10 @@ impl ResponseBody {
     ) -> Self {
         let headers = &head.headers;
         let has_body = *method != Method::HEAD && may_have_body(head.status);
-        // HTTP/2 marks the end of every body.
-        let is_delimited = head.version == Version::HTTP_2 || is_delimited(headers);
+        // HTTP/2 marks the end of every body, and what the library counts down to has an end.
+        let is_delimited = head.version == Version::HTTP_2
+            || inner.size_hint().exact().is_some()
+            || is_delimited(headers);
         let is_ended = inner.is_end_stream();
         let mut body = Self {
             close_delimited: has_body && !is_delimited,

@@ -15,6 +15,7 @@ use std::{
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+use tokio::time::Instant;
 
 use super::{
     client::{ConnectionHistory, HttpClient, Protocols},
@@ -81,16 +82,22 @@ impl Upstream {
         outgoing: &Outgoing<'_>,
         is_fresh: bool,
     ) -> Result<Answer, Failure> {
-        let idle = if is_fresh { None } else { origin.idle.take() };
+        let mut now = Instant::now();
+        let idle = if is_fresh {
+            None
+        } else {
+            origin.idle.take(now)
+        };
         let mut connection = match idle {
             Some(connection) => connection,
             None => {
                 let connected = Box::pin(self.connect(origin, is_fresh)).await;
+                now = Instant::now();
                 connected.map_err(Failure::on_fresh)?
             }
         };
         let reused_connection = connection.was_used();
-        let (answer, attempt) = self.begin(&mut connection, origin, outgoing);
+        let (answer, attempt) = self.begin(&mut connection, origin, outgoing, now);
         let mut answer = pin!(answer);
         let mut timer = std::mem::take(&mut connection.timer);
         let answering = |cx: &mut Context<'_>| connection.poll_answer(cx, answer.as_mut());
@@ -124,8 +131,9 @@ impl Upstream {
         connection: &mut Connection,
         origin: &Origin,
         outgoing: &Outgoing<'_>,
+        now: Instant,
     ) -> (impl Future<Output = connection::Answered> + use<>, Attempt) {
-        let (mut request, progress) = outgoing.to(origin, self, Form::Origin);
+        let (mut request, progress) = outgoing.to(origin, self, Form::Origin, now);
         let interims = Interims::of(&mut request, outgoing.on_interim.clone());
         let answer = connection.send(request, !outgoing.body.is_empty());
         (answer, Attempt { progress, interims })
@@ -196,7 +204,7 @@ impl Upstream {
         } else {
             &clients.pooled
         };
-        let (mut request, progress) = outgoing.to(origin, self, Form::Absolute);
+        let (mut request, progress) = outgoing.to(origin, self, Form::Absolute, Instant::now());
         let mut captured = capture_connection(&mut request);
         let interims = Interims::of(&mut request, outgoing.on_interim.clone());
         let attempt = Attempt { progress, interims };

@@ -224,15 +224,16 @@ impl Outgoing<'_> {
         }
     }
 
-    /// For one attempt.
+    /// For one attempt, which begins now.
     pub(super) fn to(
         &self,
         origin: &Origin,
         upstream: &Upstream,
         form: Form,
+        now: Instant,
     ) -> (Request<Upload>, Arc<Progress>) {
         let first = upstream.first();
-        let (upload, progress) = self.body.upload();
+        let (upload, progress) = self.body.upload(now);
         let mut request = Request::new(upload);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = match form {

@@ -47,10 +47,10 @@ struct Waiting {
 
 impl Idle {
     /// The youngest connection that can take a request.
-    pub(super) fn take(&self) -> Option<Connection> {
+    pub(super) fn take(&self, now: Instant) -> Option<Connection> {
         loop {
             let (since, mut connection) = self.waiting().connections.pop()?;
-            if since.elapsed() < POOL_IDLE && connection.is_ready() {
+            if now.duration_since(since) < POOL_IDLE && connection.is_ready() {
                 return Some(connection);
             }
         }
@@ -60,7 +60,7 @@ impl Idle {
     pub(super) async fn freed(&self) -> Connection {
         loop {
             self.freed.notified().await;
-            if let Some(connection) = self.take() {
+            if let Some(connection) = self.take(Instant::now()) {
                 return connection;
             }
         }

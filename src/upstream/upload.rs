@@ -116,8 +116,8 @@ impl Offer {
         }
     }
 
-    pub(super) fn upload(&self) -> (Upload, Arc<Progress>) {
-        let progress = Arc::new(Progress::new());
+    pub(super) fn upload(&self, now: Instant) -> (Upload, Arc<Progress>) {
+        let progress = Arc::new(Progress::new(now));
         let handle = || Handle {
             offer: self.clone(),
             taken: None,
@@ -197,12 +197,12 @@ impl Body for Upload {
 }
 
 impl Progress {
-    fn new() -> Self {
+    const fn new(start: Instant) -> Self {
         Self {
-            start: Instant::now(),
+            start,
             last_read_millis: AtomicU64::new(0),
             starved: AtomicBool::new(false),
-            fault: Mutex::default(),
+            fault: Mutex::new(None),
         }
     }
 
