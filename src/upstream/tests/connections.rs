@@ -1,6 +1,15 @@
 //! Connections to an origin that are driven by the requests that use them.
 
-use std::time::Duration;
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -73,4 +82,59 @@ async fn an_answer_that_nobody_reads_closes_its_connection_if_it_is_still_to_com
     drop(answer);
     assert_eq!(bench.get("/2").await.unwrap(), (200, "ok".to_owned()));
     assert_eq!(origin.accepted(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_request_brings_about_itself_does_not_wake_it() {
+    let origin = Origin::always(Reply::Answer(OK)).await;
+    let bench = Bench::of(vec![origin.url()]);
+    // A connection to use.
+    bench.get("/1").await.unwrap();
+    let (answer, own_wakes) = counting_own_wakes(bench.get("/2")).await;
+    assert_eq!(answer.unwrap(), (200, "ok".to_owned()));
+    // Each would be a poll for nothing, of everything that the request is part of.
+    assert_eq!(own_wakes, 0);
+    assert_eq!(origin.accepted(), 1);
+}
+
+/// What `work` comes to, and how often it was woken while it was being polled.
+async fn counting_own_wakes<T>(work: impl Future<Output = T>) -> (T, usize) {
+    let mut work = pin!(work);
+    let mut watch = None;
+    let result = poll_fn(|cx| {
+        let watch: &Arc<Watch> = watch.get_or_insert_with(|| Arc::new(Watch::of(cx.waker())));
+        watch.is_polling.store(true, Ordering::Relaxed);
+        let waker = Waker::from(Arc::clone(watch));
+        let polled = work.as_mut().poll(&mut Context::from_waker(&waker));
+        watch.is_polling.store(false, Ordering::Relaxed);
+        polled
+    })
+    .await;
+    let own_wakes = watch.map_or(0, |watch| watch.own_wakes.load(Ordering::Relaxed));
+    (result, own_wakes)
+}
+
+struct Watch {
+    task: Waker,
+    is_polling: AtomicBool,
+    own_wakes: AtomicUsize,
+}
+
+impl Watch {
+    fn of(task: &Waker) -> Self {
+        Self {
+            task: task.clone(),
+            is_polling: AtomicBool::new(false),
+            own_wakes: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Wake for Watch {
+    fn wake(self: Arc<Self>) {
+        if self.is_polling.load(Ordering::Relaxed) {
+            self.own_wakes.fetch_add(1, Ordering::Relaxed);
+        }
+        self.task.wake_by_ref();
+    }
 }
