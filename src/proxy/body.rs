@@ -106,9 +106,14 @@ impl Body {
         }
     }
 
+    /// Whether nothing of it is still to come.
+    pub(crate) const fn is_at_hand(&self) -> bool {
+        matches!(self.source, Source::Empty | Source::Whole(_))
+    }
+
     /// Attaches what says that the connection answers.
-    pub(crate) fn while_answering(mut self, answering: Answering) -> Self {
-        self.answering = Some(answering);
+    pub(crate) fn while_answering(mut self, answering: Option<Answering>) -> Self {
+        self.answering = answering;
         self
     }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, uri::Authority};
+use http::{Request, Response, Version, uri::Authority};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -27,7 +27,7 @@ use tracing::debug;
 use super::{
     Gateway,
     body::Body,
-    fast_path::FastPath,
+    fast_path::{self, FastPath},
     guarded_io::{Answering, GuardedIo, HEAD_TIMEOUT, Shared},
     hit, pipeline,
 };
@@ -285,12 +285,13 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     type Future = Answer;
 
     fn call(&self, request: Request<Incoming>) -> Answer {
-        let answering = Some(self.peer.shared.answering());
-        let way = match hit::answer(&self.gateway, &self.peer, &request) {
-            hit::Outcome::Answered(response) => {
-                self.peer.shared.note_hit(true);
-                Way::Ready(Some(response))
-            }
+        // A stream of HTTP/2 is counted where it runs.
+        let is_http1 = request.version() < Version::HTTP_2;
+        let answering = is_http1.then(|| self.peer.shared.answering());
+        let outcome = hit::answer(&self.gateway, &self.peer, &request);
+        self.peer.shared.expect_hit(fast_path::knows(&outcome));
+        let way = match outcome {
+            hit::Outcome::Answered(response) => Way::Ready(Some(response)),
             hit::Outcome::Further(admitted) => {
                 let gateway = Arc::clone(&self.gateway);
                 Way::Later(Box::pin(pipeline::answer(
@@ -327,7 +328,7 @@ impl Future for Answer {
             Way::Ready(response) => response.take().expect(ONCE),
             Way::Later(answer) => ready!(answer.as_mut().poll(cx)),
         };
-        let answering = this.answering.take().expect(ONCE);
+        let answering = this.answering.take();
         Poll::Ready(Ok(response.map(|body| body.while_answering(answering))))
     }
 }

@@ -157,6 +157,11 @@ impl Framing {
     }
 
     fn line_ended(&mut self, line: &[u8]) {
+        // To the library this is no end of the trailers, but the beginning of another one.
+        if self.state == State::Trailers && line.is_empty() {
+            self.state = State::Lost;
+            return;
+        }
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         match self.state {
             State::Head if line.is_empty() => self.head_ended(),
@@ -271,6 +276,11 @@ mod tests {
         );
         check(
             "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+            Position::Unfollowed,
+            false,
+        );
+        check(
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\n",
             Position::Unfollowed,
             false,
         );

@@ -49,7 +49,7 @@ pub(crate) struct Shared {
     opened: Instant,
     answered_millis: AtomicU64,
     asked: AtomicU64,
-    last_was_hit: AtomicBool,
+    expects_hit: AtomicBool,
     in_flight: AtomicUsize,
     ambiguous: AtomicBool,
     became: OnceLock<Became>,
@@ -71,7 +71,7 @@ impl Shared {
             opened,
             answered_millis: AtomicU64::new(0),
             asked: AtomicU64::new(0),
-            last_was_hit: AtomicBool::new(true),
+            expects_hit: AtomicBool::new(true),
             in_flight: AtomicUsize::new(0),
             ambiguous: AtomicBool::new(false),
             became: OnceLock::new(),
@@ -121,14 +121,14 @@ impl Shared {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// Whether the last request was answered from memory; at first, as if it had been.
-    pub(crate) fn last_was_hit(&self) -> bool {
-        self.last_was_hit.load(Ordering::Relaxed)
+    /// Whether the next request may be a hit for the fast path: nothing was asked yet, or what came last was one.
+    pub(crate) fn expects_hit(&self) -> bool {
+        self.expects_hit.load(Ordering::Relaxed)
     }
 
-    /// Notes whether a request is answered from memory.
-    pub(crate) fn note_hit(&self, is_hit: bool) {
-        self.last_was_hit.store(is_hit, Ordering::Relaxed);
+    /// Says so, or that the next one is the HTTP library's whatever it is.
+    pub(crate) fn expect_hit(&self, is_expected: bool) {
+        self.expects_hit.store(is_expected, Ordering::Relaxed);
     }
 
     /// Requests being answered.
@@ -501,7 +501,7 @@ mod tests {
     async fn an_answer_that_is_taken_slowly_is_no_idling() {
         let (mut client, mut io, _) = guarded();
         client.write_all(HEAD).await.unwrap();
-        // Every 20 s the client makes room for as much as is written at once, for ten minutes: a hit, which nobody
+        // Every 20 s the client makes room for as much as is written at once, for ten minutes: an answer that nobody
         // counts as being answered.
         let slowly = async {
             let mut taken = vec![0; 64 * 1024];

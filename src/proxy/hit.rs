@@ -26,7 +26,7 @@ use super::{
 use crate::{
     policy::{self, Connectivity, Decision, FieldSet, Lookup, Mode, Reason, RequestHead, Reuse},
     protect::Refused,
-    store::{Resource, StoredResponse},
+    store::{Resource, StoredBody, StoredResponse},
 };
 
 /// What came of looking for a hit.
@@ -174,6 +174,7 @@ pub(crate) fn find<B: http_body::Body>(
     if !is_bare_read(request) || changes_protocol {
         return None;
     }
+    // Of writes that wait the answer tells, and perhaps shows what they will have made.
     if !gateway.queue.has_no_pending() && write::has_overlay(gateway, effective) {
         return None;
     }
@@ -181,6 +182,10 @@ pub(crate) fn find<B: http_body::Body>(
     let heads = resource.variants.iter().map(|stored| &stored.head);
     let variant = policy::select(request.headers(), heads)?;
     let stored = &resource.variants[variant];
+    // How far a body that is read from a file was sent is known at its end only.
+    if matches!(stored.body, StoredBody::File(_)) {
+        return None;
+    }
     let head = RequestHead::of_fields(request.method(), request.headers(), fields);
     let now = gateway.clock.now();
     let mode = gateway.modes.effective(arrival.route, now);

@@ -4,7 +4,8 @@
 //! Whether its end is near is the policy's word ([`Reuse::validate_ahead`](crate::policy::Reuse::validate_ahead)). The
 //! rest is decided here: enough hits, an upstream that is connected, a key that is not held down. Each stored response is
 //! worth one such validation: a 304 or a new response takes its place, and a failure leaves it as it is, holds the key
-//! down, and leaves the next word to the validation that comes when it is stale.
+//! down, and leaves the next word to the validation that comes when it is stale. One that stays on disk is another copy each
+//! time it is read: those are bounded by the rest.
 //!
 //! Bounds: `refresh_ahead_rate` of all keys together, [`IN_FLIGHT_MAX`] at a time, one fill per key. What is beyond them
 //! is not done, and looked at again by the next hit; so is what a fill under way may do without.

@@ -21,7 +21,7 @@ use super::{
     pending::{Pending, SELECTOR_JOBS_MAX},
     purges::PurgeLog,
     queries::Queries,
-    resource::StoredResponse,
+    resource::{Resource, StoredResponse},
     thread::DiskThread,
     writer::Writer,
 };
@@ -145,10 +145,13 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) fn touch(&self, variant: &StoredResponse) {
+    pub(super) fn touch(&self, resource: &Resource, variant: &StoredResponse) {
         variant.count_hit();
         if self.disk.is_none() {
             return;
+        }
+        if resource.is_on_disk() {
+            self.memory.note_use(resource.key.as_str());
         }
         let now = self.clock.now();
         if variant.report_is_due(now, REPORT_INTERVAL_MILLIS)

@@ -58,7 +58,7 @@ impl Inner {
         let key = &CacheKey::from_text(key);
         let before = self.before(key);
         let records = disk.records_at_hand(key)?;
-        if records.need_files() {
+        if !records.are_whole() {
             return None;
         }
         match self.take_in(key, before, Ok(disk.found(records))) {
@@ -141,7 +141,7 @@ impl Inner {
         }
     }
 
-    /// Puts together what all tiers know of `key`, and keeps it in memory.
+    /// Puts together what all tiers know of `key`, and keeps it in memory if it is worth that.
     pub(super) fn merge(
         &self,
         key: &CacheKey,
@@ -197,14 +197,14 @@ impl Inner {
                 Some(error) => Err(self.read_error(error)),
             };
         }
-        if !is_on_disk_only || self.memory.is_worth_promoting(key.as_str()) {
-            changing.promote(key, &variants, error.is_none());
-        }
-        Ok(Merged::Done(Some(Resource::new(
-            key.clone(),
-            variants,
-            error.is_none(),
-        ))))
+        let complete = error.is_none();
+        let resource = if !is_on_disk_only || self.memory.is_worth_promoting(key.as_str()) {
+            changing.promote(key, &variants, complete);
+            Resource::new(key.clone(), variants, complete)
+        } else {
+            Resource::left_on_disk(key.clone(), variants, complete)
+        };
+        Ok(Merged::Done(Some(resource)))
     }
 
     /// Runs one read of the disk tier where it may block.

@@ -31,11 +31,11 @@ const BODY_SHARE: u64 = 8;
 /// Nor on one key: a key that weighs more than its budget would never be admitted.
 const KEY_SHARE: u64 = 2;
 
-/// One key that was looked for on disk is remembered for so many bytes of the budget: about as many as find room.
-const ASKED_SHARE_BYTES: u64 = 2 * 1024;
+/// One key that was used and stayed on disk is remembered for so many bytes of the budget: about as many as find room.
+const USED_SHARE_BYTES: u64 = 2 * 1024;
 
-/// And at least and at most so many; the most take 256 KiB.
-const ASKED_KEYS: RangeInclusive<u64> = 256..=64 * 1024;
+/// And at least so many, and at most, so that they take no more than 16 MiB: 4 bytes each.
+const USED_KEYS: RangeInclusive<u64> = 256..=4 * 1024 * 1024;
 
 /// Enough that two changes at the same time seldom meet.
 const STRIPES: usize = 256;
@@ -43,8 +43,8 @@ const STRIPES: usize = 256;
 pub(super) struct Memory {
     cache: Cache<CacheKey, Arc<Resource>, RandomState>,
     stripes: Box<[Stripe]>,
-    /// What was looked for on disk: of each key a part of its hash, in a place that others may take.
-    asked: Box<[AtomicU32]>,
+    /// What was used and stayed on disk: of each key a part of its hash, in a place that others may take.
+    used: Box<[AtomicU32]>,
     hasher: RandomState,
     budget: u64,
 }
@@ -78,7 +78,7 @@ impl Memory {
             Behind::Nothing => EvictionPolicy::lru(),
         };
         let hasher = RandomState::default();
-        let asked = (budget / ASKED_SHARE_BYTES).clamp(*ASKED_KEYS.start(), *ASKED_KEYS.end());
+        let used = (budget / USED_SHARE_BYTES).clamp(*USED_KEYS.start(), *USED_KEYS.end());
         let cache = Cache::builder()
             .max_capacity(budget)
             .weigher(|_, resource: &Arc<Resource>| {
@@ -94,7 +94,7 @@ impl Memory {
         Self {
             cache,
             stripes: (0..STRIPES).map(|_| Stripe::default()).collect(),
-            asked: (0..asked).map(|_| AtomicU32::new(0)).collect(),
+            used: (0..used).map(|_| AtomicU32::new(0)).collect(),
             hasher,
             budget,
         }
@@ -159,17 +159,30 @@ impl Memory {
         }
     }
 
-    /// Whether what the disk has of `key` should come here: there is room, or it was asked for before, about as long ago as
-    /// keys stay here. What is asked for once would push out another, or be refused, and cost more than it is worth
-    /// (the doorkeeper of TinyLFU, Einziger et al. 2017, section 3.4.2).
+    /// Whether what the disk has of `key` should come here: there is room, or it was used before, about as long ago as keys
+    /// stay here. What is used once would push out another, or be refused, and cost more than it is worth (the doorkeeper
+    /// of TinyLFU, Einziger et al. 2017, section 3.4.2).
     pub(super) fn is_worth_promoting(&self, key: &str) -> bool {
         if self.cache.weighted_size() < self.budget - self.budget / 8 {
             return true;
         }
+        let (slot, mark) = self.used(key);
+        slot.load(Ordering::Relaxed) == mark
+    }
+
+    /// Notes the use of what stays on disk.
+    pub(super) fn note_use(&self, key: &str) {
+        let (slot, mark) = self.used(key);
+        slot.store(mark, Ordering::Relaxed);
+    }
+
+    fn used(&self, key: &str) -> (&AtomicU32, u32) {
         let hash = self.hasher.hash_one(key);
-        let slot = usize::try_from(hash % self.asked.len() as u64).unwrap_or_default();
-        let mark = u32::try_from(hash >> 32).unwrap_or_default();
-        self.asked[slot].swap(mark, Ordering::Relaxed) == mark
+        let slot = usize::try_from(hash % self.used.len() as u64).unwrap_or_default();
+        (
+            &self.used[slot],
+            u32::try_from(hash >> 32).unwrap_or_default(),
+        )
     }
 
     /// Every resource, in no order; one that comes or goes meanwhile may be missed.

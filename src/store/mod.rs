@@ -267,12 +267,13 @@ impl Store {
         self.inner.memory.get(key)
     }
 
-    /// The resource in memory, or else on disk, where neither has to be waited for and no body lies in a file.
+    /// The resource in memory, or else on disk, if that need not be waited for, is sound, and has no body in a file.
     pub fn at_hand(&self, key: &str) -> Option<Arc<Resource>> {
         self.inner.at_hand(key)
     }
 
-    /// The resource in memory, on its way to disk, or on disk; a small one found on disk is promoted.
+    /// The resource in memory, on its way to disk, or on disk; a small one found on disk is promoted, where memory has room or
+    /// it was used before.
     ///
     /// # Errors
     /// When the disk tier cannot be read and memory has nothing.
@@ -299,8 +300,8 @@ impl Store {
     }
 
     /// Counts a hit and keeps recency; cheap enough for the way of a hit.
-    pub fn touch(&self, _resource: &Resource, variant: &StoredResponse) {
-        self.inner.touch(variant);
+    pub fn touch(&self, resource: &Resource, variant: &StoredResponse) {
+        self.inner.touch(resource, variant);
     }
 
     /// A ticket for a fill that starts now.

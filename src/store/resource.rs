@@ -28,6 +28,8 @@ pub struct Resource {
     pub variants: Vec<Arc<StoredResponse>>,
     // False while the disk may hold variants that this lacks: then only `Store::lookup` knows them all.
     complete: AtomicBool,
+    // Whether it was read from the disk and is not in memory.
+    on_disk: bool,
 }
 
 /// One stored response.
@@ -76,11 +78,34 @@ impl Resource {
         variants: Vec<Arc<StoredResponse>>,
         complete: bool,
     ) -> Arc<Self> {
+        Self::with(key, variants, complete, false)
+    }
+
+    /// One that was read from the disk and stays there.
+    pub(super) fn left_on_disk(
+        key: CacheKey,
+        variants: Vec<Arc<StoredResponse>>,
+        complete: bool,
+    ) -> Arc<Self> {
+        Self::with(key, variants, complete, true)
+    }
+
+    fn with(
+        key: CacheKey,
+        variants: Vec<Arc<StoredResponse>>,
+        complete: bool,
+        on_disk: bool,
+    ) -> Arc<Self> {
         Arc::new(Self {
             key,
             variants,
             complete: AtomicBool::new(complete),
+            on_disk,
         })
+    }
+
+    pub(super) fn is_on_disk(&self) -> bool {
+        self.on_disk
     }
 
     pub(super) fn is_complete(&self) -> bool {

@@ -12,10 +12,12 @@
 //! written beside it, only while hyper has nothing to do. Every head that was read was answered, the bodies of its answers
 //! have ended, and what it wrote has gone out: hyper flushes all that it has before it waits for the next head.
 //!
-//! A connection whose last request was no hit is left alone until hyper has answered one that was, so that whoever mostly
-//! misses does not have every head read twice.
+//! Once anything is handed on, the connection is left alone until hyper has answered a hit. So hyper is in step, and whoever
+//! mostly misses does not have every head read twice.
 //!
-//! Bounds: one answer at a time; its head is kept, its body shared with the store. While a client does not take it nothing
+//! The rate of a client is looked at last and the rest before, but for a client beyond its rate that happens once.
+//!
+//! Bounds: one answer at a time; the room for its head and for fields of requests is kept, its body shared with the store. While a client does not take it nothing
 //! more is read. Deliberately absent: HTTP/1.0, pipelining, bodies of requests, ranges, bodies on disk, HTTP/2.
 
 mod parse;
@@ -37,7 +39,12 @@ use tokio::{
 
 use self::parse::NoBody;
 use super::{
-    Gateway, access::RequestId, arrival, connection::Peer, guarded_io::GuardedIo, hit,
+    Gateway,
+    access::RequestId,
+    arrival,
+    connection::Peer,
+    guarded_io::GuardedIo,
+    hit::{self, Outcome},
     respond::Ending,
 };
 use crate::{
@@ -47,6 +54,14 @@ use crate::{
 
 /// Room that a connection keeps for heads of answers; a longer one takes more for as long as it is sent.
 const KEPT_HEAD_BYTES: usize = 2 * 1024;
+
+/// Statuses of hits that are not answered here.
+const OTHER_WAY: [StatusCode; 4] = [
+    StatusCode::NO_CONTENT,
+    StatusCode::PARTIAL_CONTENT,
+    StatusCode::PRECONDITION_FAILED,
+    StatusCode::RANGE_NOT_SATISFIABLE,
+];
 
 /// The socket of a client, with the hits answered.
 pub(crate) struct FastPath<I> {
@@ -69,6 +84,14 @@ struct Unsent {
     body: Bytes,
 }
 
+/// Whether what came of a request that the library read would have been known here as well.
+pub(crate) fn knows(outcome: &Outcome) -> bool {
+    let Outcome::Answered(response) = outcome else {
+        return false;
+    };
+    response.body().is_at_hand() && !OTHER_WAY.contains(&response.status())
+}
+
 impl<I> FastPath<I> {
     /// Answers hits on `io`, which is the connection of `peer`.
     pub(crate) fn new(io: GuardedIo<I>, gateway: Arc<Gateway>, peer: Peer) -> Self {
@@ -87,8 +110,8 @@ impl<I> FastPath<I> {
     fn may_answer(&self) -> bool {
         let shared = &self.peer.shared;
         let answered = self.answered + shared.asked();
-        self.is_flushed
-            && shared.last_was_hit()
+        shared.expects_hit()
+            && self.is_flushed
             && shared.in_flight() == 0
             && self.io.heads_between() == Some(answered)
     }
@@ -96,59 +119,43 @@ impl<I> FastPath<I> {
     /// Whether these bytes are a request that is answered here.
     fn answer(&mut self, read: &[u8]) -> bool {
         let began = Instant::now();
-        let is_bare_read = parse::request(read, &mut self.request).is_some();
-        let is_answered = is_bare_read && self.respond(began);
+        let is_answered =
+            parse::request(read, &mut self.request).is_some() && self.respond(began).is_some();
         parse::clear(&mut self.request);
         if is_answered {
             self.answered += 1;
             self.io.note_head(began);
-        } else if is_bare_read {
-            self.peer.shared.note_hit(false);
         }
         is_answered
     }
 
-    fn respond(&mut self, began: Instant) -> bool {
+    /// Prepares the answer, if it is given here.
+    fn respond(&mut self, began: Instant) -> Option<()> {
         let (gateway, peer, request) = (&self.gateway, &self.peer, &self.request);
-        let id = RequestId::next();
         let fields = FieldSet::of(request.headers());
-        let client = arrival::client_behind(gateway, peer, request.headers());
-        let Ok(arrival) = hit::place(gateway, peer, request, fields, client, id, began) else {
-            return false;
-        };
-        let Some(found) = hit::find(gateway, request, fields, &arrival) else {
-            return false;
-        };
-        let (head, stored) = (found.request_head(request), found.stored());
-        let answer = wire::answer(&head, &stored.head);
-        let (Some(answer), StoredBody::Memory(body)) = (answer, &stored.body) else {
-            return false;
-        };
-        // An answer tells of writes that wait, and of a rate that is used up: in words that are not ours.
-        if !gateway.queue.has_no_pending() || hit::within_rate(gateway, peer, client).is_err() {
-            return false;
+        if fields.has(FieldSet::RANGE) || fields.has(FieldSet::ORIGIN_CONDITIONS) {
+            return None;
         }
-        found.note_use(gateway, &arrival, request);
-        let (out, body_bytes) = (&mut self.unsent.head, stored.body.len());
-        let cache_status = found.cache_status();
-        wire::write_head(
-            out,
-            answer,
-            &stored.head,
-            body_bytes,
-            &found.reuse,
-            &cache_status,
-        );
-        let status = match answer {
-            Answer::Full => stored.head.status,
-            _ => StatusCode::NOT_MODIFIED,
+        let id = RequestId::next();
+        let client = arrival::client_behind(gateway, peer, request.headers());
+        let arrival = hit::place(gateway, peer, request, fields, client, id, began).ok()?;
+        let found = hit::find(gateway, request, fields, &arrival)?;
+        let head = found.request_head(request);
+        let StoredBody::Memory(body) = &found.stored().body else {
+            return None;
         };
+        let answer = wire::answer(&head, &found.stored().head)?;
+        // Last, so that what the library is to answer is counted there only.
+        hit::within_rate(gateway, peer, client).ok()?;
+
+        found.note_use(gateway, &arrival, request);
+        let status = wire::write_head(&mut self.unsent.head, answer, &found, body.len());
         if answer == Answer::Full && *request.method() != Method::HEAD {
             self.unsent.body = body.clone();
         }
         let ending = Ending::of_hit(gateway, peer, request, &arrival);
         ending.note_hit(status, self.unsent.body.len() as u64);
-        true
+        Some(())
     }
 }
 
@@ -210,6 +217,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for FastPath<I> {
             ready!(this.io.poll_read_unnoted(cx, buf))?;
             let read = &buf.filled()[before..];
             if !may_answer || !this.answer(read) {
+                // The library has to be in step again before anything is answered beside it.
+                this.peer.shared.expect_hit(false);
                 this.io.note_read(read);
                 return Poll::Ready(Ok(()));
             }

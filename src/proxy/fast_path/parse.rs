@@ -1,7 +1,7 @@
 //! Reads a head that the fast path may answer, with the parser that hyper reads it with.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Empty;
 use httparse::{EMPTY_HEADER, Status};
 
@@ -11,8 +11,11 @@ pub(super) type NoBody = Empty<Bytes>;
 /// Fields of a head; one with more is hyper's.
 const FIELDS_MAX: usize = 32;
 
-/// Reads into `request`, which is empty, what is one whole head of a GET or HEAD without body, after which the connection stays as it
-/// is. `None` for anything else, and then something may be in `request`.
+/// Room for fields that a connection keeps.
+const KEPT_FIELDS: usize = 16;
+
+/// Reads into `request`, which is empty, what is one whole head of a GET or HEAD without body, after which the connection
+/// stays as it is. `None` for anything else, and then something may be in `request`.
 pub(super) fn request(read: &[u8], request: &mut Request<NoBody>) -> Option<()> {
     // Whatever else was read, told without the parser.
     if !(read.starts_with(b"GET ") || read.starts_with(b"HEAD ")) || !read.ends_with(b"\r\n\r\n") {
@@ -47,7 +50,11 @@ pub(super) fn request(read: &[u8], request: &mut Request<NoBody>) -> Option<()> 
 
 /// Lets go of what was read, which is a copy of the whole head.
 pub(super) fn clear(request: &mut Request<NoBody>) {
-    request.headers_mut().clear();
+    let headers = request.headers_mut();
+    if headers.capacity() > KEPT_FIELDS {
+        *headers = HeaderMap::new();
+    }
+    headers.clear();
     *request.uri_mut() = Uri::default();
 }
 

@@ -5,41 +5,34 @@ use bytes::BufMut;
 use http::{StatusCode, Version, header};
 
 use crate::{
-    policy::{Answer, FieldSet, RequestHead, Reuse, StoredHead, answer_conditionally},
-    proxy::{
-        cache_status::{CACHE_STATUS, CacheStatus},
-        identity::via_downstream,
-        respond,
-    },
+    policy::{Answer, RequestHead, StoredHead, answer_conditionally},
+    proxy::{cache_status::CACHE_STATUS, hit::Found, identity::via_downstream, respond},
 };
 
 /// How a stored response answers, if that is written here.
 pub(super) fn answer(request: &RequestHead<'_>, stored: &StoredHead) -> Option<Answer> {
-    if request.has(FieldSet::RANGE) || stored.is_part() || stored.status == StatusCode::NO_CONTENT {
+    if stored.is_part() || stored.status == StatusCode::NO_CONTENT {
         return None;
     }
     let answer = answer_conditionally(request, stored);
     (answer != Answer::PreconditionFailed).then_some(answer)
 }
 
-/// Writes the head of the whole response, whose body has so many bytes, or of the 304.
+/// Writes the head of the whole response, whose body has so many bytes, or of the 304; its status.
 pub(super) fn write_head(
     out: &mut Vec<u8>,
     answer: Answer,
-    stored: &StoredHead,
-    body_bytes: u64,
-    reuse: &Reuse,
-    status: &CacheStatus,
-) {
+    found: &Found,
+    body_bytes: usize,
+) -> StatusCode {
+    let stored = &found.stored().head;
     let is_full = answer == Answer::Full;
-    status_line(
-        out,
-        if is_full {
-            stored.status
-        } else {
-            StatusCode::NOT_MODIFIED
-        },
-    );
+    let status = if is_full {
+        stored.status
+    } else {
+        StatusCode::NOT_MODIFIED
+    };
+    status_line(out, status);
     for (name, value) in stored.headers.iter() {
         let is_replaced = *name == header::AGE || *name == header::CONTENT_LENGTH;
         if !is_replaced && (is_full || !respond::OF_CONTENT.contains(name)) {
@@ -50,13 +43,14 @@ pub(super) fn write_head(
     if is_full {
         line(out, "content-length", digits.format(body_bytes).as_bytes());
     }
-    line(out, "age", digits.format(reuse.age_secs).as_bytes());
+    line(out, "age", digits.format(found.reuse.age_secs).as_bytes());
     out.put_slice(CACHE_STATUS.as_str().as_bytes());
     out.put_slice(b": ");
-    status.write(out);
+    found.cache_status().write(out);
     out.put_slice(b"\r\n");
     line(out, "via", via_downstream(Version::HTTP_11).as_bytes());
     out.put_slice(b"\r\n");
+    status
 }
 
 fn status_line(out: &mut Vec<u8>, status: StatusCode) {

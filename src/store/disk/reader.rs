@@ -83,6 +83,12 @@ pub(in crate::store) struct Records {
 const AT_HAND_BYTES: usize = 128 * 1024;
 
 impl Records {
+    /// Whether nothing is corrupt, and no body lies in a file.
+    pub(in crate::store) fn are_whole(&self) -> bool {
+        let mut bodies = self.sound.iter().map(|(_, record, _)| &record.body);
+        self.corrupt.is_empty() && bodies.all(|body| matches!(body, RecordBody::Inline(_)))
+    }
+
     /// Whether some bodies lie in files, and are small enough to be read whole.
     pub(in crate::store) fn need_files(&self) -> bool {
         self.sound.iter().any(|(_, record, _)| {
