@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! socket ─ GuardedIo ─ FastPath ─ hyper ─ service (hit, pipeline)
-//!                         └─ read: one whole head, and nothing before or behind it; a fresh response is in memory
+//!                         └─ read: one whole head, and nothing before or behind it; a fresh response is at hand
 //! ```
 //!
 //! Whatever is not answered here is handed on as it was read, and nobody can tell: the policy is asked by the same
@@ -17,8 +17,9 @@
 //!
 //! The rate of a client is looked at last and the rest before, but for a client beyond its rate that happens once.
 //!
-//! Bounds: one answer at a time; the room for its head and for fields of requests is kept, its body shared with the store. While a client does not take it nothing
-//! more is read. Deliberately absent: HTTP/1.0, pipelining, bodies of requests, ranges, bodies on disk, HTTP/2.
+//! Bounds: one answer at a time; the room for its head and for fields of requests is kept, its body shared with the store.
+//! While a client does not take it nothing more is read. Deliberately absent: HTTP/1.0, pipelining, bodies of requests,
+//! ranges, bodies in files, HTTP/2.
 
 mod parse;
 mod wire;
