@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use http_body::{Frame, SizeHint};
 
-use super::{access::Record, growing, guarded_io::Answering, trailers};
+use super::{access::Record, growing, shared::Answering, trailers};
 use crate::{upstream, upstream::BodyError};
 
 /// The body of an answer; it carries the access record, which is written when the body ends or is dropped.

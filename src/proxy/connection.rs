@@ -28,8 +28,9 @@ use super::{
     Gateway,
     body::Body,
     fast_path::{self, FastPath},
-    guarded_io::{Answering, GuardedIo, HEAD_TIMEOUT, Shared},
+    guarded_io::{GuardedIo, HEAD_TIMEOUT},
     hit, pipeline,
+    shared::{Answering, Shared},
 };
 use crate::protect::ConnectionPermit;
 

@@ -12,10 +12,7 @@
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -28,8 +25,8 @@ use tokio::{
 
 use super::{
     framing::{Framing, Position},
-    interim::Outbox,
     progress::Pace,
+    shared::{Became, Shared},
 };
 use crate::upstream::Timer;
 
@@ -42,118 +39,6 @@ const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long, and for how many bytes, a close waits for the client to have read the answer.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
-
-/// What the socket and the service above it tell each other.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    opened: Instant,
-    answered_millis: AtomicU64,
-    asked: AtomicU64,
-    expects_hit: AtomicBool,
-    in_flight: AtomicUsize,
-    ambiguous: AtomicBool,
-    became: OnceLock<Became>,
-    /// Interim responses to the request being answered.
-    pub(crate) interim: Outbox,
-}
-
-/// What a connection carries instead of HTTP/1 messages, from some point on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Became {
-    Http2,
-    Tunnel,
-}
-
-impl Shared {
-    /// For a connection accepted at `opened`.
-    pub(crate) fn new(opened: Instant) -> Self {
-        Self {
-            opened,
-            answered_millis: AtomicU64::new(0),
-            asked: AtomicU64::new(0),
-            expects_hit: AtomicBool::new(true),
-            in_flight: AtomicUsize::new(0),
-            ambiguous: AtomicBool::new(false),
-            became: OnceLock::new(),
-            interim: Outbox::default(),
-        }
-    }
-
-    /// When the last answer ended (when the connection was opened, if there was none).
-    pub(crate) fn answered(&self) -> Instant {
-        self.opened + Duration::from_millis(self.answered_millis.load(Ordering::Relaxed))
-    }
-
-    /// Whether a message on this connection had two framings (Content-Length and Transfer-Encoding).
-    pub(crate) fn saw_ambiguity(&self) -> bool {
-        self.ambiguous.load(Ordering::Relaxed)
-    }
-
-    /// The connection carries HTTP/2 frames: no framing, no timers of reads.
-    pub(crate) fn become_http2(&self) {
-        let _ = self.became.set(Became::Http2);
-    }
-
-    /// The connection carries another protocol from here on, after a 101 or a 2xx to CONNECT: no framing, no timers. On
-    /// HTTP/2 it changes nothing: there a stream has become a tunnel, and the connection is what it was.
-    pub(crate) fn become_raw(&self) {
-        let _ = self.became.set(Became::Tunnel);
-    }
-
-    /// Whether it carries HTTP/1 messages, as at first.
-    pub(crate) fn carries_http1(&self) -> bool {
-        self.became().is_none()
-    }
-
-    fn became(&self) -> Option<Became> {
-        self.became.get().copied()
-    }
-
-    /// A request has been answered: the time to the next one begins.
-    pub(crate) fn answered_at(&self, now: Instant) {
-        let since = now.saturating_duration_since(self.opened);
-        let millis = since.as_secs() * 1_000 + u64::from(since.subsec_millis());
-        self.answered_millis.store(millis, Ordering::Relaxed);
-    }
-
-    /// Requests that the HTTP library has handed to the service.
-    pub(crate) fn asked(&self) -> u64 {
-        self.asked.load(Ordering::Relaxed)
-    }
-
-    /// Whether the next request may be a hit for the fast path: nothing was asked yet, or what came last was one.
-    pub(crate) fn expects_hit(&self) -> bool {
-        self.expects_hit.load(Ordering::Relaxed)
-    }
-
-    /// Says so, or that the next one is the HTTP library's whatever it is.
-    pub(crate) fn expect_hit(&self, is_expected: bool) {
-        self.expects_hit.store(is_expected, Ordering::Relaxed);
-    }
-
-    /// Requests being answered.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// Counts a request as being answered until the guard is dropped.
-    pub(crate) fn answering(self: &Arc<Self>) -> Answering {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Answering(Arc::clone(self))
-    }
-}
-
-/// A request is being answered while this lives.
-#[derive(Debug)]
-pub(crate) struct Answering(Arc<Shared>);
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.0.answered_at(Instant::now());
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// The guarded socket.
 #[derive(Debug)]
@@ -185,7 +70,7 @@ enum Linger {
 impl<I> GuardedIo<I> {
     /// Guards `io`, of which `prefix` was read already.
     pub(crate) fn new(io: I, prefix: Bytes, shared: Arc<Shared>) -> Self {
-        let accepted = shared.opened;
+        let accepted = shared.opened();
         Self {
             io,
             shared,
@@ -222,7 +107,7 @@ impl<I> GuardedIo<I> {
         let heads = self.framing.heads();
         self.framing.follow(bytes);
         if self.framing.saw_ambiguity() {
-            self.shared.ambiguous.store(true, Ordering::Relaxed);
+            self.shared.note_ambiguity();
         }
         let position = self.framing.position();
         // One read may hold a whole head, and more: the position alone does not tell that time began anew.

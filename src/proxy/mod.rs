@@ -51,6 +51,7 @@ mod request;
 mod respond;
 mod routes;
 mod server;
+mod shared;
 mod trailers;
 mod tunnel;
 mod write;

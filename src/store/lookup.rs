@@ -198,12 +198,12 @@ impl Inner {
             };
         }
         let complete = error.is_none();
-        let resource = if !is_on_disk_only || self.memory.is_worth_promoting(key.as_str()) {
-            changing.promote(key, &variants, complete);
-            Resource::new(key.clone(), variants, complete)
+        let resource = Resource::new(key.clone(), variants, complete);
+        if is_on_disk_only && !self.memory.is_worth_promoting(key.as_str()) {
+            resource.set_on_disk();
         } else {
-            Resource::left_on_disk(key.clone(), variants, complete)
-        };
+            changing.promote(key, &resource.variants, complete);
+        }
         Ok(Merged::Done(Some(resource)))
     }
 

@@ -29,7 +29,7 @@ pub struct Resource {
     // False while the disk may hold variants that this lacks: then only `Store::lookup` knows them all.
     complete: AtomicBool,
     // Whether it was read from the disk and is not in memory.
-    on_disk: bool,
+    on_disk: AtomicBool,
 }
 
 /// One stored response.
@@ -78,34 +78,21 @@ impl Resource {
         variants: Vec<Arc<StoredResponse>>,
         complete: bool,
     ) -> Arc<Self> {
-        Self::with(key, variants, complete, false)
-    }
-
-    /// One that was read from the disk and stays there.
-    pub(super) fn left_on_disk(
-        key: CacheKey,
-        variants: Vec<Arc<StoredResponse>>,
-        complete: bool,
-    ) -> Arc<Self> {
-        Self::with(key, variants, complete, true)
-    }
-
-    fn with(
-        key: CacheKey,
-        variants: Vec<Arc<StoredResponse>>,
-        complete: bool,
-        on_disk: bool,
-    ) -> Arc<Self> {
         Arc::new(Self {
             key,
             variants,
             complete: AtomicBool::new(complete),
-            on_disk,
+            on_disk: AtomicBool::new(false),
         })
     }
 
+    /// Says that it was read from the disk and stays there.
+    pub(super) fn set_on_disk(&self) {
+        self.on_disk.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn is_on_disk(&self) -> bool {
-        self.on_disk
+        self.on_disk.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_complete(&self) -> bool {
