@@ -9,9 +9,9 @@ use std::{
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::uri::{Authority, Scheme};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
-use super::{error::DialError, filter::AddressFilter, resolve::Resolver};
+use super::{dialled::Dialled, error::DialError, filter::AddressFilter, resolve::Resolver};
 
 // RFC 8305 section 8: the recommended connection attempt delay.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -27,17 +27,14 @@ pub(super) struct Dialer {
 impl Dialer {
     /// A connection to one of the host's addresses. The addresses that were checked are the ones that are dialled:
     /// there is no second resolution.
-    pub(super) async fn dial(&self, host: &str, port: u16) -> Result<TcpStream, DialError> {
+    pub(super) async fn dial(&self, host: &str, port: u16) -> Result<Dialled, DialError> {
         let resolved = self.resolver.resolve(host, port).await?;
         let addresses = interleave(self.permitted(&resolved)?);
-        let stream = timeout(self.connect_timeout, race(addresses))
+        timeout(self.connect_timeout, race(addresses))
             .await
             .map_err(|_| DialError::ConnectTimedOut {
                 limit: self.connect_timeout,
-            })??;
-        // Best effort: without it small requests wait for the peer's delayed acknowledgement.
-        let _ = stream.set_nodelay(true);
-        Ok(stream)
+            })?
     }
 
     /// Whether at least one of the host's addresses may be dialled. Nothing is.
@@ -97,7 +94,7 @@ fn interleave(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
 }
 
 /// The first connection that stands. A further attempt starts when one fails, or is slow; the others are dropped.
-async fn race(mut addresses: VecDeque<SocketAddr>) -> Result<TcpStream, DialError> {
+async fn race(mut addresses: VecDeque<SocketAddr>) -> Result<Dialled, DialError> {
     let mut attempts = FuturesUnordered::new();
     let mut failure = None;
     loop {
@@ -120,8 +117,8 @@ async fn race(mut addresses: VecDeque<SocketAddr>) -> Result<TcpStream, DialErro
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, DialError> {
-    TcpStream::connect(address)
+async fn connect(address: SocketAddr) -> Result<Dialled, DialError> {
+    Dialled::to(address)
         .await
         .map_err(|source| DialError::Connect {
             address,
@@ -178,7 +175,7 @@ mod tests {
         let start = Instant::now();
         for host in ["refused-first", "private-first"] {
             let stream = dialer().dial(host, address.port()).await.unwrap();
-            assert_eq!(stream.peer_addr().unwrap(), address);
+            assert_eq!(stream.into_stream().peer_addr().unwrap(), address);
         }
         assert_eq!(start.elapsed(), Duration::ZERO);
         let error = dialer().dial("refused", address.port()).await.unwrap_err();
@@ -203,7 +200,7 @@ mod tests {
         }
         let start = Instant::now();
         let stream = dialer().dial("full-first", address.port()).await.unwrap();
-        assert_eq!(stream.peer_addr().unwrap(), address);
+        assert_eq!(stream.into_stream().peer_addr().unwrap(), address);
         assert_eq!(start.elapsed().as_millis(), 250);
     }
 

@@ -33,6 +33,7 @@ mod verify;
 mod client;
 mod connection;
 mod dial;
+mod dialled;
 mod filter;
 mod frames;
 mod idle;

@@ -20,6 +20,7 @@ use super::{
     client::{Clients, Connector, Protocols},
     connectivity::{ConnectivityOverride, Link, Transition},
     dial::{self, Dialer},
+    dialled::Dialled,
     error::{ForwardError, from_dial},
     filter::{AddressFilter, Networks, StrictRules},
     group::{self, Common, Kind, Moment, Origin, Upstream},
@@ -158,7 +159,9 @@ impl Upstreams {
             Ok(port) => dialer.dial(authority.host(), port).await,
             Err(error) => Err(error),
         };
-        dialled.map_err(|error| from_dial(error, authority))
+        dialled
+            .map(Dialled::into_stream)
+            .map_err(|error| from_dial(error, authority))
     }
 
     /// Whether a forward-proxied request may dial this authority: resolves and filters, and dials nothing.

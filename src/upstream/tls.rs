@@ -6,11 +6,11 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName},
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tracing::warn;
 
-use super::{client::Protocols, error::DialError};
+use super::{client::Protocols, dialled::Dialled, error::DialError};
 
 /// Time for a handshake.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -55,7 +55,7 @@ pub(super) fn client_config(
 }
 
 /// What the origin chose of what it was offered.
-pub(super) fn chosen(stream: &TlsStream<TcpStream>) -> Protocols {
+pub(super) fn chosen(stream: &TlsStream<Dialled>) -> Protocols {
     match stream.get_ref().1.alpn_protocol() {
         Some(HTTP2) => Protocols::Http2,
         _ => Protocols::Http1,
@@ -66,8 +66,8 @@ pub(super) fn chosen(stream: &TlsStream<TcpStream>) -> Protocols {
 pub(super) async fn handshake(
     config: Arc<ClientConfig>,
     host: &str,
-    stream: TcpStream,
-) -> Result<TlsStream<TcpStream>, DialError> {
+    stream: Dialled,
+) -> Result<TlsStream<Dialled>, DialError> {
     let failed = |source: io::Error| DialError::Tls {
         host: host.to_owned(),
         source: Arc::new(source),
