@@ -11,7 +11,7 @@ use super::{
     disk::{Disk, Labelled, Row, uri_row},
     id::{PublicId, RecordId, from_hex, to_hex},
     labels::Label,
-    purges::{Matcher, RowRange, is_host},
+    matcher::{Matcher, RowRange, is_host},
     resource::StoredResponse,
 };
 use crate::policy::CacheKey;

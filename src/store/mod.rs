@@ -27,6 +27,7 @@ mod invalidate;
 mod labels;
 mod listing;
 mod lookup;
+mod matcher;
 mod memory;
 mod paths;
 mod pending;

@@ -3,7 +3,7 @@
 //! They select by key, so on disk they are neighbouring rows of the `uris` table. In memory keys have no order: there a
 //! response under such a path is filed under a label of its own, for the paths that are watched.
 
-use super::{labels::Label, purges::RowRange};
+use super::{labels::Label, matcher::RowRange};
 use crate::policy::{CacheKey, path_matches};
 
 /// A pattern of paths of one origin. It selects every partition, variant and query.

@@ -31,7 +31,8 @@ use super::{
     disk::{Batch, Corrupt, Selected},
     id::RecordId,
     labels::Label,
-    purges::{InForce, Matcher},
+    matcher::Matcher,
+    purges::InForce,
     resource::{Effect, StoredResponse, stronger},
 };
 use crate::policy::{CacheKey, Mark};

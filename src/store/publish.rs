@@ -7,9 +7,9 @@ use bytes::Bytes;
 use super::{
     Inner, Published, StoreError, Ticket,
     id::RecordId,
+    matcher::Matcher,
     memory::Changing,
     pending::apply,
-    purges::Matcher,
     resource::{Effect, Resource, StoredBody, StoredResponse, VARIANTS_MAX},
 };
 use crate::policy::{CacheKey, Mark, StoredHead, Timestamp};

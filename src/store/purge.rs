@@ -11,9 +11,9 @@ use super::{
     Entry, Inner, PurgeKind, Purged, Selector, StoreError,
     disk::Selected,
     id::{PublicId, RecordId},
+    matcher::Matcher,
     pending::SelectJob,
     publish::apply_to_memory,
-    purges::Matcher,
     resource::{Effect, StoredResponse},
 };
 use crate::policy::{CacheKey, Mark};

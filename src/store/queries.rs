@@ -17,7 +17,7 @@ use super::{
     Inner, StoreError, Ticket,
     disk::{Disk, DiskError},
     labels::labels_of,
-    purges::RowRange,
+    matcher::RowRange,
 };
 use crate::policy::{CacheKey, Mark};
 

@@ -16,8 +16,8 @@ use super::{
     Inner, StoreError,
     disk::{Disk, DiskError, Selecting, Sweep, Written},
     labels::Label,
+    matcher::Matcher,
     pending::{LabelMark, Outcome, SelectJob, Work},
-    purges::Matcher,
     resource::{Effect, StoredBody},
     thread::DiskThread,
 };

@@ -13,7 +13,7 @@ use crate::{
         codec::{self, Record, RecordBody},
         id::{PublicId, RecordId},
         labels::Label,
-        purges::RowRange,
+        matcher::RowRange,
         resource::{BodyFile, StoredBody, StoredResponse},
     },
 };

@@ -15,7 +15,7 @@ use crate::{
     store::{
         id::RecordId,
         labels::Label,
-        purges::{Matcher, RowRange, split_query},
+        matcher::{Matcher, RowRange, split_query},
         resource::{Effect, stronger},
     },
 };

@@ -3,7 +3,7 @@
 use super::{Fixture, body, key, tagged};
 use crate::{
     policy::{CacheKey, Mark, Names},
-    store::{Published, PurgeKind, Selector, lookup::Merged, purges::Matcher, resource::Effect},
+    store::{Published, PurgeKind, Selector, lookup::Merged, matcher::Matcher, resource::Effect},
 };
 
 const ALL: [&str; 6] = [
