@@ -1,7 +1,8 @@
 //! Connections to an origin that are driven by the requests that use them.
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
+    io::Read,
     pin::pin,
     sync::{
         Arc,
@@ -26,6 +27,27 @@ use super::{
     super::RequestBody,
     support::{Bench, OK, Origin, Reply, get, read, read_head, request},
 };
+
+// Elsewhere a connection stands a moment later.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_request_is_sent_as_soon_as_it_is_asked_for_on_a_new_connection_too() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let bench = Bench::of(vec![url.parse().unwrap()]);
+    let api = bench.api();
+    let mut answer = pin!(api.send(get(&api, "/")));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(answer.as_mut().poll(&mut cx).is_pending());
+    // Nothing but that look moved anything.
+    let (mut stream, _) = listener.accept().unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let mut head = [0; 16];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(head, *b"GET / HTTP/1.1\r\n");
+}
 
 #[tokio::test(start_paused = true)]
 async fn content_is_sent_to_its_end_though_the_answer_came_before() {
