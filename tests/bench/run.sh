@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the gateway costs beside the caches one would use instead, on this machine, in one interleaved run.
 #
-#   run.sh [SCENARIO...] [--rounds N] [--seconds N] [--write] [--binary BINARY]
+#   run.sh [SCENARIO...] [--rounds N] [--seconds N] [--write] [--binary BINARY] [--beside BINARY]
 #
 # SCENARIO: see README.md; all of them unless named. --write puts the tables into docs/performance.md. Needs Python 3.11 or
 # later, cargo and wrk; peers (nginx, haproxy, varnish) are measured where they are installed, and those that are missing

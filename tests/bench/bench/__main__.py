@@ -13,25 +13,27 @@ from . import document, servers
 from .processes import Broken
 
 SCENARIOS = ["hits", "disk", "stale", "pass", "collapse", "http2", "zipf", "slow_disk", "queue", "memory", "restart"]
-# Those that run only when they are named, for the time they take.
-LONG = ["churn", "scaling"]
+# Those that run only when they are named, for the time they take or what else they need.
+NAMED = ["churn", "scaling", "builds"]
 ROOT = pathlib.Path(os.environ["BENCH_ROOT"])
 
 
 def main():
     parser = argparse.ArgumentParser(prog="run.sh", description=__doc__)
-    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS + LONG))
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS + NAMED))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4, help="of one run")
     parser.add_argument("--churn-seconds", type=int, default=3600, help="of churn")
     parser.add_argument("--write", action="store_true", help="into docs/performance.md")
     parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "target/release/hardtack")
+    parser.add_argument("--beside", type=pathlib.Path, help="another build, for builds")
     options = parser.parse_args()
-    unknown = set(options.scenarios) - set(SCENARIOS + LONG)
+    unknown = set(options.scenarios) - set(SCENARIOS + NAMED)
     if unknown:
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
-    if not options.binary.exists():
-        parser.error(f"no such binary: {options.binary}; cargo build --release")
+    for binary in filter(None, [options.binary, options.beside]):
+        if not binary.exists():
+            parser.error(f"no such binary: {binary}; cargo build --release")
     if not shutil.which("wrk"):
         parser.error("wrk is missing")
     servers.Gateway.binary = options.binary.resolve()
