@@ -34,6 +34,8 @@ def main():
     for binary in filter(None, [options.binary, options.beside]):
         if not binary.exists():
             parser.error(f"no such binary: {binary}; cargo build --release")
+    if ("builds" in options.scenarios) != (options.beside is not None):
+        parser.error("builds needs --beside BINARY, and nothing else does")
     if not shutil.which("wrk"):
         parser.error("wrk is missing")
     servers.Gateway.binary = options.binary.resolve()

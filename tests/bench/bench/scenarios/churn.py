@@ -106,7 +106,7 @@ def shown(samples, asked, cpu_secs, seconds):
     title = f"{PER_SEC:,} requests a second for {seconds / 60:.3g} minutes"
     table = Table(title, ["", "budget", *after, "growth an hour"])
     for name, budget in {"rss": None, "memory tier": MEMORY_MIB, "disk tier": DISK_MIB, "files": None}.items():
-        growth = f"{growth_per_hour(samples, name) / 1024:,.0f} KiB"
+        growth = f"{round(growth_per_hour(samples, name) / 1024):,} KiB"
         table.row(f"{name}, MiB", budget, *(mark[name] / MIB for mark in marks), growth)
     for name in ("open files", "threads"):
         table.row(name, None, *(mark[name] for mark in marks), growth_per_hour(samples, name))

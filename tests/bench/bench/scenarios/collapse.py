@@ -1,4 +1,4 @@
-"""200 requests for one URL in the same moment, which the origin takes 20 ms to answer."""
+"""200 requests for one URL in the same moment, for which the origin waits 20 ms before it answers."""
 
 import itertools
 import json
