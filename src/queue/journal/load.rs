@@ -61,11 +61,15 @@ impl Inner {
             .read(|transaction| self.read_all(transaction, &mut loaded));
         if read.is_err() {
             // A panic leaves what was read so far as well.
-            let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-            loaded.indexed.iter().for_each(|id| index.remove(*id));
+            self.forget(&loaded);
         }
-        loaded.indexed = Vec::new();
         read.map(|()| loaded)
+    }
+
+    /// Takes what was loaded out of the index again.
+    pub(super) fn forget(&self, loaded: &Loaded) {
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.indexed.iter().for_each(|id| index.remove(*id));
     }
 
     fn read_all(

@@ -138,11 +138,6 @@ impl Inner {
         };
         let mut loaded = inner
             .load_or_salvage()
-            .and_then(|mut loaded| {
-                inner.disk.note(&loaded.counters);
-                inner.disk.note_seed();
-                inner.settle(&mut loaded).map(|()| loaded)
-            })
             .map_err(|error| open_error(&inner.disk.backing, error))?;
         inner.disk.note_pauses(&loaded.pauses);
         inner.set_pauses(std::mem::take(&mut loaded.pauses));
@@ -157,20 +152,31 @@ impl Inner {
         *self.timeline() = Timeline::resume(steps, self.clock.now(), newest);
     }
 
-    /// Loads; where the tables do not agree with each other, or have gone back, once more after a salvage.
+    /// Loads and settles; where the tables do not agree with each other, have gone back, or cannot be written for damage, once
+    /// more after a salvage.
     fn load_or_salvage(&self) -> Result<Loaded, DiskError> {
         let loaded = self.load().and_then(|loaded| {
-            self.disk.check_progress(&loaded.counters)?;
-            Ok(loaded)
+            let checked = self.disk.check_progress(&loaded.counters);
+            checked.inspect_err(|_| self.forget(&loaded))?;
+            self.settled(loaded)
         });
         match loaded {
             Err(error) if error.recovery() == Recovery::Salvage => {
                 tracing::error!(%error, "The queue's database cannot be loaded.");
                 self.disk.salvage(Occasion::Start, self.clock.now())?;
-                self.load()
+                self.settled(self.load()?)
             }
             loaded => loaded,
         }
+    }
+
+    /// What was loaded, recorded; or nothing of it is in the index.
+    fn settled(&self, mut loaded: Loaded) -> Result<Loaded, DiskError> {
+        self.disk.note(&loaded.counters);
+        self.disk.note_seed();
+        let settled = self.settle(&mut loaded);
+        settled.inspect_err(|_| self.forget(&loaded))?;
+        Ok(loaded)
     }
 }
 

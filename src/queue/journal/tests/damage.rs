@@ -457,3 +457,43 @@ async fn a_write_of_which_only_the_key_is_left_is_shown_and_keeps_it() {
     assert_eq!(fixture.all().await, all);
     assert_eq!(fixture.journal.damage(), 0, "put right");
 }
+
+/// Reading does not touch redb's own tables; the first write at a start does.
+#[tokio::test]
+async fn what_damage_keeps_from_being_written_is_salvaged_at_the_start_too() {
+    // Of the keys of such a table. Before it stands what kind of a type that is, which redb takes for granted.
+    const TYPE: &[u8] = b"redb::TransactionIdWithPagination";
+    let fixture = Fixture::new().await;
+    let mut items = Vec::new();
+    for number in 0..5 {
+        items.push(fixture.append(number.to_string()).await);
+    }
+    // Found on its way, it is recorded at the start that nobody knows what came of it.
+    items[0].state = State::Sending;
+    let sending = Change::Update(items[0].clone());
+    fixture.journal.record(sending).await.unwrap();
+    let (dir, _) = fixture.close().await;
+    let content = fs::read(dir.path().join("queue.redb")).unwrap();
+    let mut salvaged = 0;
+    let named = content.windows(TYPE.len()).enumerate();
+    for (at, _) in named.filter(|(_, bytes)| *bytes == TYPE) {
+        let fixture = copy(&dir, |copy| {
+            let mut damaged = content.clone();
+            damaged[at - 1] = u8::MAX;
+            fs::write(copy.join("queue.redb"), damaged).unwrap();
+        })
+        .await;
+        salvaged += usize::from(fixture.journal.damage() > 0);
+        for (number, item) in items.iter().enumerate() {
+            let found = fixture.item(item.id).await.unwrap();
+            assert_ne!(found.state, State::Sending);
+            let body = fixture.journal.content(item.id).await.unwrap();
+            assert_eq!(body_of(body), number.to_string().as_bytes());
+        }
+        // Loaded twice, and counted once.
+        let usage = fixture.index.lock().unwrap().usage();
+        assert_eq!(usage.items, items.len());
+        fixture.append("goes on").await;
+    }
+    assert!(salvaged > 0, "no such place was damaged");
+}
