@@ -458,10 +458,10 @@ async fn a_write_of_which_only_the_key_is_left_is_shown_and_keeps_it() {
     assert_eq!(fixture.journal.damage(), 0, "put right");
 }
 
-/// Reading does not touch redb's own tables; the first write at a start does.
+/// Reading does not touch these; opening, or the first write at a start, does.
 #[tokio::test]
-async fn what_damage_keeps_from_being_written_is_salvaged_at_the_start_too() {
-    // Of the keys of such a table. Before it stands what kind of a type that is, which redb takes for granted.
+async fn damage_in_the_own_tables_of_redb_is_salvaged_at_the_start() {
+    // Of the keys of such a table. Behind it stands of what kind the type of its values is, which redb takes for granted.
     const TYPE: &[u8] = b"redb::TransactionIdWithPagination";
     let fixture = Fixture::new().await;
     let mut items = Vec::new();
@@ -479,7 +479,7 @@ async fn what_damage_keeps_from_being_written_is_salvaged_at_the_start_too() {
     for (at, _) in named.filter(|(_, bytes)| *bytes == TYPE) {
         let fixture = copy(&dir, |copy| {
             let mut damaged = content.clone();
-            damaged[at - 1] = u8::MAX;
+            damaged[at + TYPE.len()] = u8::MAX;
             fs::write(copy.join("queue.redb"), damaged).unwrap();
         })
         .await;
