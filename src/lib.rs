@@ -6,6 +6,7 @@
 pub mod policy;
 
 pub mod clock;
+mod database;
 pub mod modes;
 pub mod telemetry;
 

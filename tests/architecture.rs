@@ -8,18 +8,22 @@ use std::{
 };
 
 /// Each module and the modules of ours that it may use: only what stands above it.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("policy", &["fuzzing"]),
     ("clock", &["policy"]),
+    ("database", &[]),
     ("modes", &["policy"]),
     ("telemetry", &["policy", "clock"]),
-    ("store", &["policy", "clock", "telemetry", "fuzzing"]),
+    (
+        "store",
+        &["policy", "clock", "database", "telemetry", "fuzzing"],
+    ),
     ("upstream", &["policy", "clock", "modes", "telemetry"]),
     (
         "protect",
         &["policy", "clock", "telemetry", "store", "upstream"],
     ),
-    ("queue", &["policy", "clock", "telemetry"]),
+    ("queue", &["policy", "clock", "database", "telemetry"]),
     (
         "proxy",
         &[
@@ -86,7 +90,7 @@ const EVERYTHING: &[&str] = &[
 
 /// Each library that one module wraps, so that it can be replaced there.
 const WRAPPED: [(&str, &[&str]); 8] = [
-    ("redb", &["store", "queue"]),
+    ("redb", &["database", "store", "queue"]),
     ("moka", &["store"]),
     ("postcard", &["store", "queue"]),
     ("governor", &["protect"]),

@@ -8,13 +8,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use redb::{Builder, Database, backends::FileBackend};
+use redb::{Builder, backends::FileBackend};
 
 use super::{
     error::DiskError,
     spool::sync_directory,
     turn::{Turn, Watched},
 };
+use crate::database::Handle;
 
 /// Pages that redb keeps in memory: the rows that each commit changes. redb's own default is 1 GiB.
 const PAGE_CACHE_BYTES: usize = 16 * 1024 * 1024;
@@ -104,13 +105,13 @@ impl Backing {
     }
 
     /// Opens the database. One that is not there, or empty, is made.
-    pub(super) fn open(&self) -> Result<Database, DiskError> {
+    pub(super) fn open(&self) -> Result<Handle, DiskError> {
         match &self.place {
             Place::Directory(_) => open_watched(&self.file(), &self.turn),
             #[cfg(test)]
             Place::Faulty(_, storage) => {
                 let backend = Watched::new(storage.open(), &self.turn);
-                let open = || Ok(builder().create_with_backend(backend)?);
+                let open = || Ok(builder().create_with_backend(backend)?.into());
                 catch_unwind(AssertUnwindSafe(open)).unwrap_or(Err(DiskError::Panicked))
             }
         }
@@ -166,15 +167,15 @@ impl Backing {
 }
 
 /// Opens or makes the database in this file.
-pub(super) fn open_file(path: &Path) -> Result<Database, DiskError> {
+pub(super) fn open_file(path: &Path) -> Result<Handle, DiskError> {
     open_watched(path, &Turn::default())
 }
 
-fn open_watched(path: &Path, turn: &Turn) -> Result<Database, DiskError> {
+fn open_watched(path: &Path, turn: &Turn) -> Result<Handle, DiskError> {
     let open = || {
         let file = private_file(path).map_err(redb::StorageError::from)?;
         let backend = Watched::new(FileBackend::new(file)?, turn);
-        Ok(builder().create_with_backend(backend)?)
+        Ok(builder().create_with_backend(backend)?.into())
     };
     catch_unwind(AssertUnwindSafe(open)).unwrap_or(Err(DiskError::Panicked))
 }

@@ -25,7 +25,7 @@ use super::{
     tables::{Counters, META, meta},
     transaction::{Tables, read_meta},
 };
-use crate::policy::Timestamp;
+use crate::{database::Handle, policy::Timestamp};
 
 /// Salvages after the start. A database that needs more is not saved by yet another copy of it.
 const SALVAGES_MAX: u32 = 3;
@@ -58,7 +58,7 @@ pub(super) struct Disk {
     pub(super) codec: Codec,
     marker: Marker,
     // `None` while it is closed: after the end, or between a failure and the next try to open.
-    database: RwLock<Option<Database>>,
+    database: RwLock<Option<Handle>>,
     unconfirmed: Mutex<Unconfirmed>,
     salvages: AtomicU32,
     is_marker_failing: AtomicBool,
@@ -70,7 +70,7 @@ impl Disk {
         marker: Marker,
         damage: Damage,
         codec: Codec,
-        database: Database,
+        database: Handle,
     ) -> Self {
         Self {
             backing,
@@ -191,7 +191,7 @@ impl Disk {
     /// Closes the database, saves what can be read of it, and opens what was saved.
     pub(super) fn salvage(&self, occasion: Occasion<'_>, now: Timestamp) -> Result<(), DiskError> {
         let mut guard = self.lock();
-        close(guard.take());
+        drop(guard.take());
         let noted = self.marker.noted();
         let damage = &self.damage;
         salvage::salvage(&self.backing, self.codec, &noted, occasion, damage, now)?;
@@ -215,7 +215,7 @@ impl Disk {
         if recovery == Recovery::Reopen {
             let mut guard = self.lock();
             // Closed before it is opened again: redb locks the file.
-            close(guard.take());
+            drop(guard.take());
             match self.reopened() {
                 Ok(database) => {
                     *guard = Some(database);
@@ -237,7 +237,7 @@ impl Disk {
     }
 
     /// The database, opened once more, if everything is in it that was told to be recorded.
-    fn reopened(&self) -> Result<Database, DiskError> {
+    fn reopened(&self) -> Result<Handle, DiskError> {
         let database = self.backing.open()?;
         let check = || {
             let transaction = database.begin_read()?;
@@ -246,24 +246,19 @@ impl Disk {
             let counters = counters.ok_or(DiskError::Damaged("its running numbers are lost"))?;
             self.check_progress(&counters)
         };
-        match catch_unwind(AssertUnwindSafe(check)).unwrap_or(Err(DiskError::Panicked)) {
-            Ok(()) => Ok(database),
-            Err(error) => {
-                close(Some(database));
-                Err(error)
-            }
-        }
+        catch_unwind(AssertUnwindSafe(check)).unwrap_or(Err(DiskError::Panicked))?;
+        Ok(database)
     }
 
     /// Lets go of the database and its lock. Nothing is written or read afterwards.
     pub(super) fn close(&self) {
-        close(self.lock().take());
+        drop(self.lock().take());
         if let Err(error) = self.marker.sync() {
             tracing::debug!(%error, "Cannot sync the queue's marker.");
         }
     }
 
-    fn lock(&self) -> RwLockWriteGuard<'_, Option<Database>> {
+    fn lock(&self) -> RwLockWriteGuard<'_, Option<Handle>> {
         self.database
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -278,11 +273,6 @@ impl Disk {
         let database = guard.as_ref().ok_or(DiskError::Closed)?;
         catch_unwind(AssertUnwindSafe(|| work(database))).unwrap_or(Err(DiskError::Panicked))
     }
-}
-
-/// A damaged database may panic once more.
-fn close(database: Option<Database>) {
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
 }
 
 /// Runs `work` in one durable transaction; also the counters as they are then.

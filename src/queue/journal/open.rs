@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     clock::SharedClock,
+    database::Handle,
     policy::Timestamp,
     queue::{
         Config,
@@ -192,7 +193,7 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    fn database(&self) -> Result<(Database, Codec), DiskError> {
+    fn database(&self) -> Result<(Handle, Codec), DiskError> {
         match self.try_database() {
             // Opening writes a little.
             Err(error) if error.is_no_space() && self.space.give_up_reserve() => {
@@ -202,7 +203,7 @@ impl Opening<'_> {
         }
     }
 
-    fn try_database(&self) -> Result<(Database, Codec), DiskError> {
+    fn try_database(&self) -> Result<(Handle, Codec), DiskError> {
         let is_there = self.backing.bytes().map_err(DiskError::File)?.is_some();
         if !is_there {
             self.note_missing();
@@ -236,7 +237,7 @@ impl Opening<'_> {
     }
 
     /// A new database, or one that goes on where a lost one had come to.
-    fn start_new(&self, codec: Codec) -> Result<Database, DiskError> {
+    fn start_new(&self, codec: Codec) -> Result<Handle, DiskError> {
         let database = self.backing.open()?;
         transact(&database, self.damage, codec, |tables| {
             if let Marked::Until(before) = self.marked {

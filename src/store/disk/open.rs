@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use redb::{Builder, Database, ReadableTableMetadata};
+use redb::{Builder, ReadableTableMetadata};
 
 use super::{
     Bodies, Disk, DiskError,
@@ -22,7 +22,7 @@ use super::{
     snapshot::OpenDatabase,
     tables::{BODIES, RECENCY, RECORDS, STATE, State, TAGS, URIS, USAGE},
 };
-use crate::store::id::Namer;
+use crate::{database::Handle, store::id::Namer};
 
 /// Pages that redb keeps in memory. The operating system caches the file besides, and hot responses are in the memory
 /// tier; redb's own default is 1 GiB.
@@ -111,21 +111,21 @@ impl Backing {
         }
     }
 
-    fn database(&self) -> Result<Database, DiskError> {
+    fn database(&self) -> Result<Handle, DiskError> {
         let mut builder = Builder::new();
         builder.set_cache_size(PAGE_CACHE_BYTES);
         let open = || match self {
             Self::Directory(_) => {
                 let file = private_file(&self.file()).map_err(redb::StorageError::from)?;
                 let backend = DatabaseFile::new(file)?;
-                Ok(builder.create_with_backend(backend)?)
+                Ok(builder.create_with_backend(backend)?.into())
             }
             #[cfg(test)]
             Self::Faulty(_, storage) => {
                 if storage.is_uncached() {
                     builder.set_cache_size(0);
                 }
-                Ok(builder.create_with_backend(storage.clone())?)
+                Ok(builder.create_with_backend(storage.clone())?.into())
             }
         };
         catch_unwind(AssertUnwindSafe(open)).unwrap_or(Err(DiskError::Panicked))

@@ -11,12 +11,13 @@ use super::{
     DiskError,
     tables::{RECORDS, USAGE},
 };
+use crate::database::Handle;
 
 /// A database that is open.
 pub(super) struct OpenDatabase {
     // Before the database, which is closed once nothing of it is read.
     snapshot: RwLock<Option<Arc<Snapshot>>>,
-    database: Database,
+    database: Handle,
 }
 
 /// The tables as a commit left them.
@@ -27,7 +28,7 @@ pub(super) struct Snapshot {
 }
 
 impl OpenDatabase {
-    pub(super) fn new(database: Database) -> Self {
+    pub(super) fn new(database: Handle) -> Self {
         let snapshot = RwLock::default();
         Self { snapshot, database }
     }

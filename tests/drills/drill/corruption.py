@@ -33,6 +33,8 @@ replay_rate = "10000/s"
 
 DATABASE = "queue.redb"
 SPOOL = "spool"
+# The type of the keys of redb's own tables; the kind of the type of the values follows.
+OWN_KEYS = b"redb::TransactionIdWithPagination"
 
 
 def add_arguments(options):
@@ -115,6 +117,15 @@ def hundred_flipped_bits(data, dice):
     flip(data / DATABASE, dice, 100)
 
 
+def hundred_flipped_bits_and_what_only_a_commit_reads(data, dice):
+    """Of what kind the values of the database's own tables are: it reads that when it writes, and trusts it."""
+    file = data / DATABASE
+    content = file.read_bytes()
+    assert OWN_KEYS in content, "the database keeps its own tables otherwise"
+    file.write_bytes(content.replace(OWN_KEYS + b"\x01", OWN_KEYS + b"\xff"))
+    flip(file, dice, 100)
+
+
 def a_page_of_zeros(data, dice):
     file = data / DATABASE
     content = bytearray(file.read_bytes())
@@ -166,6 +177,7 @@ def spooled(data):
 DAMAGES = [
     one_flipped_bit,
     hundred_flipped_bits,
+    hundred_flipped_bits_and_what_only_a_commit_reads,
     a_page_of_zeros,
     flipped_bits_in_the_header,
     half_of_the_file,

@@ -231,11 +231,8 @@ impl Salvage<'_> {
         };
         let result =
             catch_unwind(AssertUnwindSafe(|| read(&source))).unwrap_or(Err(DiskError::Panicked));
-        match &result {
-            Ok(_) => self.source = Some(source),
-            Err(_) => {
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(source)));
-            }
+        if result.is_ok() {
+            self.source = Some(source);
         }
         result
     }

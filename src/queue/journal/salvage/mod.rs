@@ -19,7 +19,7 @@ mod settings;
 
 use std::{collections::BTreeSet, fs, io};
 
-use redb::{Database, TableDefinition};
+use redb::TableDefinition;
 
 use self::merge::Scanned;
 use super::{
@@ -34,7 +34,7 @@ use super::{
     tables::{Counters, name},
     transaction::Sound,
 };
-use crate::policy::Timestamp;
+use crate::{database::Handle, policy::Timestamp};
 
 /// Rows read and written at a time.
 const ROWS_MAX: usize = 1_024;
@@ -60,8 +60,8 @@ struct Salvage<'a> {
     backing: &'a Backing,
     codec: Codec,
     damage: &'a Damage,
-    source: Option<Database>,
-    target: Database,
+    source: Option<Handle>,
+    target: Handle,
     /// Writes of which there must be something to show.
     known: BTreeSet<ItemId>,
     /// Writes that another record names. Of one that came to its end, or whose receipt is gone, nothing needs to be shown.

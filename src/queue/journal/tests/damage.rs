@@ -5,6 +5,8 @@ use std::fs;
 use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableDefinition};
 
 use super::{
+    failures::{faulty, open},
+    faults::Keeps,
     salvage::{PAGE_BYTES, change},
     *,
 };
@@ -458,12 +460,13 @@ async fn a_write_of_which_only_the_key_is_left_is_shown_and_keeps_it() {
     assert_eq!(fixture.journal.damage(), 0, "put right");
 }
 
-/// Reading does not touch these; opening, or the first write at a start, does.
+/// Most of these are met as it is opened, one when everything was loaded, and in release builds some only by the first write,
+/// which the drill of corruption sees to.
 #[tokio::test]
-async fn damage_in_the_own_tables_of_redb_is_salvaged_at_the_start() {
+async fn of_damage_in_the_own_tables_of_redb_nothing_is_lost_or_counted_twice() {
     // Of the keys of such a table. Behind it stands of what kind the type of its values is, which redb takes for granted.
     const TYPE: &[u8] = b"redb::TransactionIdWithPagination";
-    let fixture = Fixture::new().await;
+    let (fixture, storage, dir) = faulty().await;
     let mut items = Vec::new();
     for number in 0..5 {
         items.push(fixture.append(number.to_string()).await);
@@ -472,17 +475,17 @@ async fn damage_in_the_own_tables_of_redb_is_salvaged_at_the_start() {
     items[0].state = State::Sending;
     let sending = Change::Update(items[0].clone());
     fixture.journal.record(sending).await.unwrap();
-    let (dir, _) = fixture.close().await;
-    let content = fs::read(dir.path().join("queue.redb")).unwrap();
+    drop(fixture);
+    let content = storage.snapshot();
     let mut salvaged = 0;
     let named = content.windows(TYPE.len()).enumerate();
     for (at, _) in named.filter(|(_, bytes)| *bytes == TYPE) {
-        let fixture = copy(&dir, |copy| {
-            let mut damaged = content.clone();
+        storage.crash(Keeps::Everything);
+        storage.change(|damaged| {
+            damaged.clone_from(&content);
             damaged[at + TYPE.len()] = u8::MAX;
-            fs::write(copy.join("queue.redb"), damaged).unwrap();
-        })
-        .await;
+        });
+        let fixture = open(&dir, &storage).await;
         salvaged += usize::from(fixture.journal.damage() > 0);
         for (number, item) in items.iter().enumerate() {
             let found = fixture.item(item.id).await.unwrap();
@@ -490,9 +493,8 @@ async fn damage_in_the_own_tables_of_redb_is_salvaged_at_the_start() {
             let body = fixture.journal.content(item.id).await.unwrap();
             assert_eq!(body_of(body), number.to_string().as_bytes());
         }
-        // Loaded twice, and counted once.
         let usage = fixture.index.lock().unwrap().usage();
-        assert_eq!(usage.items, items.len());
+        assert_eq!(usage.items, items.len(), "byte {at}");
         fixture.append("goes on").await;
     }
     assert!(salvaged > 0, "no such place was damaged");
