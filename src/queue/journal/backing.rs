@@ -8,14 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use redb::{Builder, backends::FileBackend};
+use redb::{Builder, StorageBackend, backends::FileBackend};
 
-use super::{
-    error::DiskError,
-    spool::sync_directory,
-    turn::{Turn, Watched},
-};
-use crate::database::Handle;
+use super::{error::DiskError, spool::sync_directory, storage::Storage, turn::Turn};
+use crate::database::{Damaged, Handle};
 
 /// Pages that redb keeps in memory: the rows that each commit changes. redb's own default is 1 GiB.
 const PAGE_CACHE_BYTES: usize = 16 * 1024 * 1024;
@@ -109,12 +105,18 @@ impl Backing {
         match &self.place {
             Place::Directory(_) => open_watched(&self.file(), &self.turn),
             #[cfg(test)]
-            Place::Faulty(_, storage) => {
-                let backend = Watched::new(storage.open(), &self.turn);
-                let open = || Ok(builder().create_with_backend(backend)?.into());
-                catch_unwind(AssertUnwindSafe(open)).unwrap_or(Err(DiskError::Panicked))
-            }
+            Place::Faulty(_, storage) => open_on(|| Ok(Storage::new(storage.open(), &self.turn))),
         }
+    }
+
+    /// Opens a damaged database to be read. Whatever redb does to it, the file stays as it is.
+    pub(super) fn open_apart(&self) -> Result<Damaged, DiskError> {
+        let opened = match &self.place {
+            Place::Directory(_) => open_on(|| apart(file_backend(&self.file())?)),
+            #[cfg(test)]
+            Place::Faulty(_, storage) => open_on(|| apart(storage.open())),
+        };
+        opened.map(Damaged::from)
     }
 
     /// Tries whether writing has a prospect of success: a little is written, synced and removed.
@@ -172,11 +174,22 @@ pub(super) fn open_file(path: &Path) -> Result<Handle, DiskError> {
 }
 
 fn open_watched(path: &Path, turn: &Turn) -> Result<Handle, DiskError> {
-    let open = || {
-        let file = private_file(path).map_err(redb::StorageError::from)?;
-        let backend = Watched::new(FileBackend::new(file)?, turn);
-        Ok(builder().create_with_backend(backend)?.into())
-    };
+    open_on(|| Ok(Storage::new(file_backend(path)?, turn)))
+}
+
+fn file_backend(path: &Path) -> Result<FileBackend, DiskError> {
+    let file = private_file(path).map_err(redb::StorageError::from)?;
+    Ok(FileBackend::new(file)?)
+}
+
+fn apart<B: StorageBackend>(storage: B) -> Result<Storage<B>, DiskError> {
+    Ok(Storage::apart(storage).map_err(redb::StorageError::from)?)
+}
+
+fn open_on<B: StorageBackend>(
+    storage: impl FnOnce() -> Result<Storage<B>, DiskError>,
+) -> Result<Handle, DiskError> {
+    let open = || Ok(builder().create_with_backend(storage()?)?.into());
     catch_unwind(AssertUnwindSafe(open)).unwrap_or(Err(DiskError::Panicked))
 }
 
@@ -197,4 +210,46 @@ fn private_file(path: &Path) -> io::Result<File> {
         .open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableDefinition};
+
+    use super::{Backing, Damaged, fs};
+
+    const ROWS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("rows");
+
+    fn rows(database: &Database) -> u64 {
+        let transaction = database.begin_read().unwrap();
+        transaction.open_table(ROWS).unwrap().len().unwrap()
+    }
+
+    fn add(database: &Database, keys: std::ops::Range<u64>) {
+        let transaction = database.begin_write().unwrap();
+        for key in keys {
+            let mut rows = transaction.open_table(ROWS).unwrap();
+            rows.insert(key, [7; 1_000].as_slice()).unwrap();
+        }
+        transaction.commit().unwrap();
+    }
+
+    #[test]
+    fn what_redb_does_to_a_damaged_database_it_does_to_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let backing = Backing::directory(dir.path().to_owned());
+        let file = || fs::read(backing.file()).unwrap();
+        let open = backing.open().unwrap();
+        add(&open, 0..10);
+        let as_found = file();
+        drop(Damaged::from(open));
+        assert!(file() == as_found, "closing it was a commit");
+        let source = backing.open_apart().unwrap();
+        assert_eq!(rows(&source), 10);
+        add(&source, 10..1_000);
+        assert_eq!(rows(&source), 1_000, "it finds what it wrote");
+        drop(source);
+        assert!(file() == as_found, "it was written");
+        assert_eq!(rows(&backing.open().unwrap()), 10);
+    }
 }

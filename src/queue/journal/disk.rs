@@ -1,6 +1,7 @@
 //! The database: one handle that is closed and opened again when it fails, and whose panics are errors.
 //!
-//! A read transaction lives only as long as one short read, because an open one makes the file grow.
+//! A read transaction lives only as long as one short read, because an open one makes the file grow. Damage that a read meets is
+//! seen to by the writer, which may otherwise never come upon it.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -11,6 +12,7 @@ use std::{
 };
 
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase};
+use tokio::sync::Notify;
 
 use super::{
     super::item::ItemId,
@@ -25,7 +27,10 @@ use super::{
     tables::{Counters, META, meta},
     transaction::{Tables, read_meta},
 };
-use crate::{database::Handle, policy::Timestamp};
+use crate::{
+    database::{Damaged, Guarded, Handle},
+    policy::Timestamp,
+};
 
 /// Salvages after the start. A database that needs more is not saved by yet another copy of it.
 const SALVAGES_MAX: u32 = 3;
@@ -61,6 +66,8 @@ pub(super) struct Disk {
     database: RwLock<Option<Handle>>,
     unconfirmed: Mutex<Unconfirmed>,
     salvages: AtomicU32,
+    has_read_met_damage: AtomicBool,
+    read_met_damage: Notify,
     is_marker_failing: AtomicBool,
 }
 
@@ -80,6 +87,8 @@ impl Disk {
             database: RwLock::new(Some(database)),
             unconfirmed: Mutex::new(Unconfirmed([].into())),
             salvages: AtomicU32::new(0),
+            has_read_met_damage: AtomicBool::new(false),
+            read_met_damage: Notify::new(),
             is_marker_failing: AtomicBool::new(false),
         }
     }
@@ -89,7 +98,7 @@ impl Disk {
         &self,
         read: impl FnOnce(&ReadTransaction) -> Result<T, DiskError>,
     ) -> Result<T, DiskError> {
-        self.with_database(|database| read(&database.begin_read()?))
+        self.reading(|database| read(&database.begin_read()?))
     }
 
     /// The same for who must not be shown what may yet be taken back, with the ids of that.
@@ -97,7 +106,7 @@ impl Disk {
         &self,
         read: impl FnOnce(&ReadTransaction, &Unconfirmed) -> Result<T, DiskError>,
     ) -> Result<T, DiskError> {
-        self.with_database(|database| {
+        self.reading(|database| {
             let (transaction, unconfirmed) = {
                 // Both of one moment.
                 let unconfirmed = self
@@ -124,6 +133,16 @@ impl Disk {
             .unconfirmed
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = unconfirmed;
+    }
+
+    /// Waits until a read meets damage.
+    pub(super) async fn read_met_damage(&self) {
+        self.read_met_damage.notified().await;
+    }
+
+    /// Whether a read has met damage since the last salvage, or since this was asked.
+    pub(super) fn take_damage_met(&self) -> bool {
+        self.has_read_met_damage.swap(false, Ordering::Relaxed)
     }
 
     /// Runs `work` in one durable transaction. When it fails, the database is in need of [`Disk::recover`].
@@ -191,11 +210,12 @@ impl Disk {
     /// Closes the database, saves what can be read of it, and opens what was saved.
     pub(super) fn salvage(&self, occasion: Occasion<'_>, now: Timestamp) -> Result<(), DiskError> {
         let mut guard = self.lock();
-        drop(guard.take());
+        drop(guard.take().map(Damaged::from));
         let noted = self.marker.noted();
         let damage = &self.damage;
         salvage::salvage(&self.backing, self.codec, &noted, occasion, damage, now)?;
         *guard = Some(self.backing.open()?);
+        self.take_damage_met();
         Ok(())
     }
 
@@ -246,13 +266,22 @@ impl Disk {
             let counters = counters.ok_or(DiskError::Damaged("its running numbers are lost"))?;
             self.check_progress(&counters)
         };
-        catch_unwind(AssertUnwindSafe(check)).unwrap_or(Err(DiskError::Panicked))?;
-        Ok(database)
+        match caught(check) {
+            Ok(()) => Ok(database),
+            Err(error) => {
+                drop(Damaged::from(database));
+                Err(error)
+            }
+        }
     }
 
     /// Lets go of the database and its lock. Nothing is written or read afterwards.
     pub(super) fn close(&self) {
-        drop(self.lock().take());
+        let database = self.lock().take();
+        match self.take_damage_met() {
+            true => drop(database.map(Damaged::from)),
+            false => drop(database),
+        }
         if let Err(error) = self.marker.sync() {
             tracing::debug!(%error, "Cannot sync the queue's marker.");
         }
@@ -264,15 +293,36 @@ impl Disk {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Turns a panic of redb, which trusts what it reads, into an error.
+    fn reading<T>(
+        &self,
+        read: impl FnOnce(&Database) -> Result<T, DiskError>,
+    ) -> Result<T, DiskError> {
+        self.with_database(|database| {
+            let read = caught(|| read(database));
+            // While this is the database that was read.
+            if let Err(error) = &read
+                && error.recovery() == Recovery::Salvage
+            {
+                self.has_read_met_damage.store(true, Ordering::Relaxed);
+                self.read_met_damage.notify_one();
+            }
+            read
+        })
+    }
+
     fn with_database<T>(
         &self,
         work: impl FnOnce(&Database) -> Result<T, DiskError>,
     ) -> Result<T, DiskError> {
         let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = guard.as_ref().ok_or(DiskError::Closed)?;
-        catch_unwind(AssertUnwindSafe(|| work(database))).unwrap_or(Err(DiskError::Panicked))
+        caught(|| work(database))
     }
+}
+
+/// Turns a panic of redb, which trusts what it reads, into an error.
+fn caught<T>(work: impl FnOnce() -> Result<T, DiskError>) -> Result<T, DiskError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(DiskError::Panicked))
 }
 
 /// Runs `work` in one durable transaction; also the counters as they are then.
@@ -282,7 +332,7 @@ pub(super) fn transact<T>(
     codec: Codec,
     work: impl FnOnce(&mut Tables<'_>) -> Result<T, DiskError>,
 ) -> Result<(T, Counters), DiskError> {
-    let mut transaction = database.begin_write()?;
+    let mut transaction = Guarded::from(database.begin_write()?);
     transaction.set_durability(Durability::Immediate)?;
     // A commit whose second sync failed is never taken for one that is whole.
     transaction.set_two_phase_commit(true);
@@ -293,6 +343,6 @@ pub(super) fn transact<T>(
         let result = work(&mut tables)?;
         (result, tables.finish()?)
     };
-    transaction.commit()?;
+    transaction.into_inner().commit()?;
     Ok(done)
 }

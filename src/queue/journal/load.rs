@@ -166,6 +166,10 @@ impl Inner {
                 return Err(DiskError::Damaged("its order is lost"));
             }
             count += 1;
+            if items.get(id.as_bytes())?.is_none() {
+                // A change of it would go elsewhere, beside it.
+                return Err(DiskError::Damaged("a write is not found by its id"));
+            }
             let (item, is_changed) = self.recovered(transaction, id, row.value(), now)?;
             if item.state.is_ended() {
                 let at = item.ended_at.unwrap_or(Timestamp::from_millis(i64::MIN));

@@ -29,6 +29,7 @@ mod rebuild;
 mod salvage;
 mod space;
 mod spool;
+mod storage;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -205,6 +206,15 @@ impl Journal {
     /// When the database cannot be read.
     pub(super) async fn item(&self, id: ItemId) -> Result<Option<Item>, JournalError> {
         self.read(move |inner| inner.item(id)).await
+    }
+
+    /// The same of a write that the caller has claimed.
+    ///
+    /// # Errors
+    /// When the database cannot be read, and when there is no record of the write in it: what can be read is then salvaged,
+    /// and there is one again.
+    pub(super) async fn claimed(&self, id: ItemId) -> Result<Item, JournalError> {
+        self.read(move |inner| inner.claimed(id)).await
     }
 
     /// What is to be sent of this write: every field, and the body, whose checksum was verified.

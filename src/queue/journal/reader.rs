@@ -59,6 +59,19 @@ impl Inner {
         })
     }
 
+    /// The write, which the caller has claimed: there is a record of it.
+    ///
+    /// # Errors
+    /// [`DiskError::Damaged`] also where that is not found.
+    pub(super) fn claimed(&self, id: ItemId) -> Result<Item, DiskError> {
+        self.disk.read(|transaction| {
+            let items = transaction.open_table(ITEMS)?;
+            let row = items.get(id.as_bytes())?;
+            let row = row.ok_or(DiskError::Damaged("a write is not found by its id"))?;
+            self.item_of(transaction, id, row.value())
+        })
+    }
+
     /// The write that has this idempotency key, with what the key came with.
     pub(super) fn known(&self, key: KeyHash) -> Result<Option<(KeyRow, Item)>, DiskError> {
         let row = self.disk.read(|transaction| {
@@ -118,27 +131,39 @@ impl Inner {
         })
     }
 
-    /// The content as it is stored. `None`: there is none, or it is damaged.
+    /// The content as it is stored. `None`: it is damaged, or the write has ended.
+    ///
+    /// # Errors
+    /// [`DiskError::Damaged`] also where that of a write that has not ended is not found.
     pub(super) fn stored_content(&self, id: ItemId) -> Result<Option<Content>, DiskError> {
-        self.disk.read(|transaction| {
-            Ok(match self.content_of(transaction, id)? {
-                Sound::Is(row) => Some(row.content.into_owned()),
-                _ => None,
+        self.disk
+            .read(|transaction| match self.content_of(transaction, id)? {
+                Sound::Is(row) => Ok(Some(row.content.into_owned())),
+                Sound::Missing if self.is_pending_or_stuck(transaction, id)? => {
+                    Err(DiskError::Damaged("a content is not found by its id"))
+                }
+                Sound::Missing | Sound::Damaged => Ok(None),
             })
-        })
+    }
+
+    /// Whether a write is known not to have ended.
+    fn is_pending_or_stuck(
+        &self,
+        transaction: &ReadTransaction,
+        id: ItemId,
+    ) -> Result<bool, DiskError> {
+        let items = transaction.open_table(ITEMS)?;
+        let row = items.get(id.as_bytes())?;
+        let row = row.as_ref().map(|row| row.value());
+        let row: Sound<ItemRow<'_>> = self.sound(name::ITEMS, id.as_bytes(), row);
+        Ok(matches!(row, Sound::Is(row) if !row.item.state.is_ended()))
     }
 
     /// Everything that is sent, opened and verified.
     pub(super) fn content(&self, id: ItemId) -> Result<Opened, ContentError> {
         let stored = self.stored_content(id).map_err(JournalError::from)?;
-        let Some(stored) = stored else {
-            // It may have been delivered since the caller looked.
-            let item = self.item(id).map_err(JournalError::from)?;
-            if item.is_some_and(|item| !item.state.is_ended()) {
-                self.disk.damage.note_record(name::CONTENTS, id.as_bytes());
-            }
-            return Err(ContentError::Damaged);
-        };
+        // Or it was delivered since the caller looked.
+        let stored = stored.ok_or(ContentError::Damaged)?;
         let mut fields = stored.fields;
         if let Some(sealed) = &stored.sealed {
             fields.extend(self.keyring.open(id, sealed)?);

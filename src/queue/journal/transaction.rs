@@ -24,22 +24,22 @@ use super::{
         KEYS, KeyRow, META, ended_key, meta, name, parse_ended_key,
     },
 };
-use crate::policy::Timestamp;
+use crate::{database::Guarded, policy::Timestamp};
 
 /// Audit entries that are kept.
 const AUDIT_ENTRIES_MAX: u64 = 10_000;
 
-type IdRows<'t> = Table<'t, &'static [u8; 16], &'static [u8]>;
+type Rows<'t, const N: usize> = Guarded<Table<'t, &'static [u8; N], &'static [u8]>>;
 
 /// The open tables of a write transaction.
 pub(super) struct Tables<'t> {
-    pub(super) items: IdRows<'t>,
-    pub(super) contents: IdRows<'t>,
-    pub(super) answers: IdRows<'t>,
-    pub(super) keys: Table<'t, &'static [u8; 32], &'static [u8]>,
-    pub(super) ended: Table<'t, &'static [u8; 24], &'static [u8]>,
-    pub(super) audit: Table<'t, &'static [u8; 8], &'static [u8]>,
-    pub(super) meta: Table<'t, &'static str, &'static [u8]>,
+    pub(super) items: Rows<'t, 16>,
+    pub(super) contents: Rows<'t, 16>,
+    pub(super) answers: Rows<'t, 16>,
+    pub(super) keys: Rows<'t, 32>,
+    pub(super) ended: Rows<'t, 24>,
+    pub(super) audit: Rows<'t, 8>,
+    pub(super) meta: Guarded<Table<'t, &'static str, &'static [u8]>>,
     pub(super) counters: Counters,
     damage: &'t Damage,
     codec: Codec,
@@ -66,25 +66,25 @@ impl<'t> Tables<'t> {
         damage: &'t Damage,
         codec: Codec,
     ) -> Result<Self, DiskError> {
-        let mut meta = transaction.open_table(META)?;
+        let mut meta = Guarded::from(transaction.open_table(META)?);
         let is_new = meta.is_empty()?;
         let mut counters = Counters::default();
         if is_new {
             put_meta(&mut meta, Codec::UNSEEDED, meta::FORMAT, &FORMAT)?;
             put_meta(&mut meta, Codec::UNSEEDED, meta::SEED, &codec)?;
         } else {
-            check_format(read_meta(&meta, Codec::UNSEEDED, meta::FORMAT)?)?;
-            counters = read_meta(&meta, codec, meta::COUNTERS)?
+            check_format(read_meta(&*meta, Codec::UNSEEDED, meta::FORMAT)?)?;
+            counters = read_meta(&*meta, codec, meta::COUNTERS)?
                 .ok_or(DiskError::Damaged("its running numbers are lost"))?;
         }
         counters.revision += 1;
         Ok(Self {
-            items: transaction.open_table(ITEMS)?,
-            contents: transaction.open_table(CONTENTS)?,
-            answers: transaction.open_table(ANSWERS)?,
-            keys: transaction.open_table(KEYS)?,
-            ended: transaction.open_table(ENDED)?,
-            audit: transaction.open_table(AUDIT)?,
+            items: transaction.open_table(ITEMS)?.into(),
+            contents: transaction.open_table(CONTENTS)?.into(),
+            answers: transaction.open_table(ANSWERS)?.into(),
+            keys: transaction.open_table(KEYS)?.into(),
+            ended: transaction.open_table(ENDED)?.into(),
+            audit: transaction.open_table(AUDIT)?.into(),
             meta,
             counters,
             damage,

@@ -160,6 +160,7 @@ impl Writer {
                     taken.transitions.push(transition);
                 }
                 () = sleep_until(due), if !is_closing => return Some(taken),
+                () = self.inner.disk.read_met_damage(), if !is_failing && !is_closing => return Some(taken),
                 Some(append) = self.appends.recv() => {
                     if let Some(retry) = self.retry {
                         refuse(append, retry.reason);

@@ -127,8 +127,7 @@ impl Queue {
             }
         }
         let claim = Claim { queue: self, id };
-        let item = self.inner.journal.item(id).await?;
-        let item = item.ok_or_else(|| unknown(id))?;
+        let item = self.inner.journal.claimed(id).await?;
         Ok((claim, self.inner.places.follow(item)))
     }
 

@@ -93,15 +93,9 @@ pub(super) async fn deliver<O: Outlet>(
     id: ItemId,
     standing: Standing,
 ) -> Finished {
-    let mut claim = Claim::of(&replay.index, id);
-    let item = match replay.journal.item(id).await {
-        Ok(Some(item)) => replay.places.follow(item),
-        Ok(None) => {
-            // There is nothing left of it; the journal has counted and logged that.
-            claim.hand_over();
-            replay.index().remove(id);
-            return Finished::of(Sign::Nothing);
-        }
+    let claim = Claim::of(&replay.index, id);
+    let item = match replay.journal.claimed(id).await {
+        Ok(item) => replay.places.follow(item),
         Err(error) => {
             warn!(%id, %error, "Cannot read a queued write; trying again.");
             return Finished::of(Sign::Stalled);

@@ -68,7 +68,7 @@ async fn expire<O: Outlet>(
     (id, mut claim): (ItemId, Claim),
     now: Timestamp,
 ) -> bool {
-    let Ok(Some(item)) = replay.journal.item(id).await else {
+    let Ok(item) = replay.journal.claimed(id).await else {
         return false;
     };
     if !item.state.is_pending() {

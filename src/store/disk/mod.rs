@@ -181,10 +181,18 @@ impl Disk {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         // Closed before it is opened again: redb locks the file.
-        drop(guard.take());
+        let closed = guard.take();
         let opened = match recovery {
-            Recovery::Reopen => open::open_or_start_cold(&self.backing, Some(self.namer.seed)),
-            Recovery::StartCold => open::start_cold(&self.backing, self.namer.seed),
+            Recovery::Reopen => {
+                drop(closed);
+                open::open_or_start_cold(&self.backing, Some(self.namer.seed))
+            }
+            Recovery::StartCold => {
+                if let Some(damaged) = closed {
+                    damaged.give_up();
+                }
+                open::start_cold(&self.backing, self.namer.seed)
+            }
         };
         let recovered = opened.is_ok();
         match opened {

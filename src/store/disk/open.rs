@@ -248,13 +248,15 @@ fn start_new(backing: &Backing, seed: u64) -> Result<Opened, DiskError> {
 }
 
 fn open_existing(backing: &Backing, seed: Option<u64>) -> Result<Opened, DiskError> {
-    let database = backing.database()?;
-    let opening = AssertUnwindSafe(|| {
-        let database = OpenDatabase::new(database);
-        let (state, entries) = totals(&database)?;
-        Ok((database, state, entries))
-    });
-    let (database, state, entries) = catch_unwind(opening).unwrap_or(Err(DiskError::Panicked))?;
+    let database = OpenDatabase::new(backing.database()?);
+    let opening = AssertUnwindSafe(|| totals(&database));
+    let (state, entries) = match catch_unwind(opening).unwrap_or(Err(DiskError::Panicked)) {
+        Ok(totals) => totals,
+        Err(error) => {
+            database.give_up();
+            return Err(error);
+        }
+    };
     if seed.is_some_and(|seed| seed != state.seed) {
         return Err(redb::StorageError::Corrupted("another seed".to_owned()).into());
     }

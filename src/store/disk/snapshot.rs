@@ -11,7 +11,7 @@ use super::{
     DiskError,
     tables::{RECORDS, USAGE},
 };
-use crate::database::Handle;
+use crate::database::{Damaged, Handle};
 
 /// A database that is open.
 pub(super) struct OpenDatabase {
@@ -35,6 +35,12 @@ impl OpenDatabase {
 
     pub(super) fn database(&self) -> &Database {
         &self.database
+    }
+
+    /// Closes it without a last commit: it is damaged.
+    pub(super) fn give_up(self) {
+        drop(self.snapshot);
+        drop(Damaged::from(self.database));
     }
 
     /// As of the last commit that [`Self::advance`] followed, or of a later one.

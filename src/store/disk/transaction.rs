@@ -10,6 +10,7 @@ use super::{
     },
 };
 use crate::{
+    database::Guarded,
     policy::{CacheKey, Mark, StoredHead},
     store::{
         codec,
@@ -31,12 +32,12 @@ const PAGE_BYTES: u64 = 4_096;
 
 /// The open tables of a write transaction.
 pub(super) struct Tables<'t> {
-    pub(super) records: Table<'t, &'static [u8; 24], &'static [u8]>,
-    pub(super) usage: Table<'t, &'static [u8; 24], &'static [u8; 57]>,
-    recency: Table<'t, &'static [u8; 32], ()>,
-    pub(super) uris: Table<'t, &'static [u8], ()>,
-    pub(super) tags: Table<'t, &'static [u8], ()>,
-    bodies: Table<'t, u64, &'static [u8; 24]>,
+    pub(super) records: Guarded<Table<'t, &'static [u8; 24], &'static [u8]>>,
+    pub(super) usage: Guarded<Table<'t, &'static [u8; 24], &'static [u8; 57]>>,
+    recency: Guarded<Table<'t, &'static [u8; 32], ()>>,
+    pub(super) uris: Guarded<Table<'t, &'static [u8], ()>>,
+    pub(super) tags: Guarded<Table<'t, &'static [u8], ()>>,
+    bodies: Guarded<Table<'t, u64, &'static [u8; 24]>>,
     pub(super) state: State,
 }
 
@@ -79,7 +80,7 @@ impl Disk {
         work: &mut impl FnMut(&mut Tables<'_>) -> Result<T, DiskError>,
     ) -> Result<T, DiskError> {
         self.with_database(|database| {
-            let mut transaction = database.database().begin_write()?;
+            let mut transaction = Guarded::from(database.database().begin_write()?);
             // Opening after a crash takes 0.6 ms with it, 2.5 s a gigabyte without.
             transaction.set_quick_repair(true);
             let (result, entries, state) = {
@@ -88,7 +89,7 @@ impl Disk {
                 tables.save_state(&transaction)?;
                 (result, tables.records.len()?, tables.state)
             };
-            transaction.commit()?;
+            transaction.into_inner().commit()?;
             database.advance();
             self.set_totals(entries, state);
             Ok(result)
@@ -105,12 +106,12 @@ impl<'t> Tables<'t> {
             .ok_or_else(|| redb::StorageError::Corrupted("the state is lost".to_owned()))?;
         state.turn += 1;
         Ok(Self {
-            records: transaction.open_table(RECORDS)?,
-            usage: transaction.open_table(USAGE)?,
-            recency: transaction.open_table(RECENCY)?,
-            uris: transaction.open_table(URIS)?,
-            tags: transaction.open_table(TAGS)?,
-            bodies: transaction.open_table(BODIES)?,
+            records: transaction.open_table(RECORDS)?.into(),
+            usage: transaction.open_table(USAGE)?.into(),
+            recency: transaction.open_table(RECENCY)?.into(),
+            uris: transaction.open_table(URIS)?.into(),
+            tags: transaction.open_table(TAGS)?.into(),
+            bodies: transaction.open_table(BODIES)?.into(),
             state,
         })
     }

@@ -227,7 +227,7 @@ impl Salvage<'_> {
     ) -> Result<T, DiskError> {
         let source = match self.source.take() {
             Some(source) => source,
-            None => self.backing.open()?,
+            None => self.backing.open_apart()?,
         };
         let result =
             catch_unwind(AssertUnwindSafe(|| read(&source))).unwrap_or(Err(DiskError::Panicked));

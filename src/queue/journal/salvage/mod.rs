@@ -34,7 +34,10 @@ use super::{
     tables::{Counters, name},
     transaction::Sound,
 };
-use crate::{database::Handle, policy::Timestamp};
+use crate::{
+    database::{Damaged, Handle},
+    policy::Timestamp,
+};
 
 /// Rows read and written at a time.
 const ROWS_MAX: usize = 1_024;
@@ -60,7 +63,7 @@ struct Salvage<'a> {
     backing: &'a Backing,
     codec: Codec,
     damage: &'a Damage,
-    source: Option<Handle>,
+    source: Option<Damaged>,
     target: Handle,
     /// Writes of which there must be something to show.
     known: BTreeSet<ItemId>,

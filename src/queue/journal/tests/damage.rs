@@ -10,7 +10,7 @@ use super::{
     salvage::{PAGE_BYTES, change},
     *,
 };
-use crate::queue::{Dead, Parked, journal::ContentError};
+use crate::queue::{Dead, Parked};
 
 /// A closed queue of some writes, each of which is in every state a client may find it in.
 pub(super) async fn queue() -> (Arc<TempDir>, Config, Vec<Item>) {
@@ -72,7 +72,7 @@ async fn damaged(fixture: &Fixture, items: &[Item], case: &str) -> usize {
         if item.state.is_ended() {
             continue;
         }
-        match fixture.journal.content(item.id).await {
+        match fixture.content(item.id).await {
             Ok(opened) => assert_eq!(body_of(opened), body(number), "{case}: {number}"),
             Err(ContentError::Damaged) => damaged += 1,
             Err(error) => panic!("{case}: {error}"),

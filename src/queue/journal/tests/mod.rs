@@ -10,6 +10,7 @@ mod receipts;
 mod recovery;
 mod salvage;
 mod sealing;
+mod signposts;
 
 use std::{
     path::{Path, PathBuf},
@@ -22,8 +23,8 @@ use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    AppendError, Appended, AuditEntry, Change, Journal, JournalError, KeyHash, NewBody, NewWrite,
-    OpenError, Opened, Pause, Unavailable,
+    AppendError, Appended, AuditEntry, Change, ContentError, Journal, JournalError, KeyHash,
+    NewBody, NewWrite, OpenError, Opened, Pause, Unavailable,
     backing::Backing,
     marker::{Marked, Marker},
     open::open_on,
@@ -187,6 +188,18 @@ impl Fixture {
 
     async fn body(&self, id: ItemId) -> Bytes {
         body_of(self.journal.content(id).await.unwrap())
+    }
+
+    /// What is sent of a write, as soon as what a read of it met is seen to.
+    async fn content(&self, id: ItemId) -> Result<Opened, ContentError> {
+        for _ in 0..500 {
+            match self.journal.content(id).await {
+                Err(ContentError::Unavailable(_)) => {}
+                content => return content,
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the damage that a read met is not seen to");
     }
 
     async fn all(&self) -> Vec<Item> {
