@@ -33,6 +33,9 @@ replay_rate = "10000/s"
 
 DATABASE = "queue.redb"
 SPOOL = "spool"
+PAGE_BYTES = 4096
+# The first byte of a page that only leads to others.
+BRANCH = 2
 # The type of the keys of redb's own tables; the kind of the type of the values follows.
 OWN_KEYS = b"redb::TransactionIdWithPagination"
 
@@ -65,7 +68,10 @@ async def run(options):
             shutil.rmtree(gateway.data)
             shutil.copytree(whole, gateway.data)
             damage(gateway.data, dice)
-            await survive(f"{number + 1}. {damage.__name__.replace('_', ' ')}", gateway, origin, writers.writes, report)
+            what = f"{number + 1}. {damage.__name__.replace('_', ' ')}"
+            delivered = await survive(what, gateway, origin, writers.writes, report)
+            if damage is pages_that_lead_the_wrong_way:
+                report.must(delivered == len(writers.writes), f"{what}: {delivered} delivered, and every record is there")
             gateway.kill()
     finally:
         gateway.kill()
@@ -95,6 +101,7 @@ async def survive(what, gateway, origin, writes, report):
     report.must(not (verdict.lost and not errors), f"{what}: {len(verdict.lost)} writes are gone, and nothing was counted")
     for kind, numbers in verdict.violations().items():
         report.must(kind == "lost", f"{what}: {kind}: {numbers[:10]}")
+    return len(executions)
 
 
 def flip(file, dice, times):
@@ -129,8 +136,21 @@ def hundred_flipped_bits_and_what_only_a_commit_reads(data, dice):
 def a_page_of_zeros(data, dice):
     file = data / DATABASE
     content = bytearray(file.read_bytes())
-    start = dice.randrange(len(content) // 4096) * 4096
-    content[start : start + 4096] = bytes(4096)
+    start = dice.randrange(len(content) // PAGE_BYTES) * PAGE_BYTES
+    content[start : start + PAGE_BYTES] = bytes(PAGE_BYTES)
+    file.write_bytes(content)
+
+
+def pages_that_lead_the_wrong_way(data, _):
+    """Every record is there; who looks for it by its id does not find it. After the number of keys and, for each of the pages
+    below, its checksum and its number, come the keys, of 16 bytes each."""
+    file = data / DATABASE
+    content = bytearray(file.read_bytes())
+    for start in range(0, len(content), PAGE_BYTES):
+        keys = int.from_bytes(content[start + 2 : start + 4], "little")
+        first, length = start + 8 + 24 * (keys + 1), 16 * keys
+        if content[start] == BRANCH and first + length <= start + PAGE_BYTES:
+            content[first : first + length] = bytes(length)
     file.write_bytes(content)
 
 
@@ -179,6 +199,7 @@ DAMAGES = [
     hundred_flipped_bits,
     hundred_flipped_bits_and_what_only_a_commit_reads,
     a_page_of_zeros,
+    pages_that_lead_the_wrong_way,
     flipped_bits_in_the_header,
     half_of_the_file,
     a_random_part_of_the_file,
