@@ -1,8 +1,8 @@
 //! A fill: one request to the origin on behalf of everyone who waits for this key, and of the store.
 //!
 //! It runs on the tracker and survives the client that started it. It judges the head, publishes what it came to, then
-//! copies the body for its readers; the store has the whole body before the readers see its end, so whoever asks next
-//! gets a hit.
+//! copies the body for its readers. The store has the whole body before the readers see its end; a client that knows its
+//! length sees it end before that. Who asks when all of it is there waits for the store, so whoever asks next gets a hit.
 //!
 //! A body that only the close of its connection delimits is handed on and not stored, because a crash of the origin looks
 //! the same. The one exception: its head names a transfer coding other than chunked, so that the origin could not have
@@ -19,7 +19,10 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, watch},
+    time::timeout,
+};
 use tracing::debug;
 
 use super::{
@@ -44,6 +47,9 @@ use crate::{
     upstream::ResponseBody,
 };
 
+/// How long a request waits for a body that is all there to be in the store.
+const PUBLISHING_MAX: Duration = Duration::from_secs(1);
+
 /// A fill under way.
 #[derive(Debug)]
 pub(crate) struct Fill {
@@ -53,6 +59,8 @@ pub(crate) struct Fill {
     pub(crate) ticket: Ticket,
     outcome: watch::Sender<Outcome>,
     growing: Arc<Growing>,
+    // Those who wait for its end.
+    ended: Notify,
     // Whether the request that started it had a cookie: the answer may be that user's.
     personal: AtomicBool,
     // Kept for the request that started the fill, so that a window never finds itself without readers too early.
@@ -129,6 +137,7 @@ impl Fill {
             outcome: watch::Sender::new(Outcome::Pending),
             first_reader: Mutex::new(growing.reader()),
             growing,
+            ended: Notify::new(),
             personal: AtomicBool::new(false),
             unshared: Mutex::new(None),
             received: Mutex::new(None),
@@ -170,6 +179,26 @@ impl Fill {
     /// A reader of the growing body; `None` when its beginning is no longer kept.
     pub(crate) fn reader(&self) -> Option<Reader> {
         self.growing.reader()
+    }
+
+    /// Whether a client may have had its whole answer already. Who asks after that is no follower: it waits until the answer
+    /// is in the store, and looks there.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.growing.is_complete()
+    }
+
+    /// Waits, not for long, until what it brought is in the store and nobody can join any more.
+    pub(crate) async fn ended(&self) {
+        let ended = self.ended.notified();
+        if !self.growing.is_finished() {
+            // Beyond that the request follows after all.
+            let _ = timeout(PUBLISHING_MAX, ended).await;
+        }
+    }
+
+    fn end(&self, end: Result<Option<HeaderMap>, BrokenOff>) {
+        self.growing.finish(end);
+        self.ended.notify_waiters();
     }
 
     /// The body that it copies.
@@ -258,7 +287,7 @@ struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.gateway.fills.leave(&self.fill);
-        self.fill.growing.finish(Err(BrokenOff));
+        self.fill.end(Err(BrokenOff));
         self.fill.outcome.send_if_modified(|outcome| {
             let pending = matches!(outcome, Outcome::Pending);
             if pending {
@@ -459,6 +488,7 @@ async fn store(
     let promised = trailers::promised(response.headers());
     let (received, body) = response.into_parts();
     fill.keep_for_the_starter(received.headers);
+    fill.growing.expect(length);
     fill.came_to(Outcome::Storing(Arc::new(Storing {
         head: Arc::clone(&head),
         length,
@@ -501,8 +531,7 @@ pub(super) async fn finish(
     }
     // Whoever asks from here on finds the stored response, so nobody need join any more.
     gateway.fills.leave(fill);
-    fill.growing
-        .finish(end.map(|(_, trailers)| trailers).map_err(|_| BrokenOff));
+    fill.end(end.map(|(_, trailers)| trailers).map_err(|_| BrokenOff));
 }
 
 /// How long a body under `head` is at least: as long as the stored one, if they are the same.

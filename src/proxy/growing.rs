@@ -50,6 +50,8 @@ struct State {
     first_chunk: u64,
     kept_bytes: u64,
     total_bytes: u64,
+    // How long it will be, where that is known.
+    whole_bytes: Option<u64>,
     window: bool,
     // The share of the budget for bodies in flight; given back as bytes are dropped, the rest with the last reader.
     budget: Option<OwnedSemaphorePermit>,
@@ -65,6 +67,23 @@ struct ReaderSlot {
 }
 
 impl Growing {
+    /// Says how long it will be.
+    pub(crate) fn expect(&self, whole_bytes: Option<u64>) {
+        self.lock().whole_bytes = whole_bytes;
+    }
+
+    /// Whether a reader may have had all of it: the end, or as many bytes as it has. Of a window that is not asked.
+    pub(crate) fn is_complete(&self) -> bool {
+        let state = self.lock();
+        let has_all = state.whole_bytes == Some(state.total_bytes);
+        state.end.is_some() || has_all && !state.window
+    }
+
+    /// Whether it has come to its end.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.lock().end.is_some()
+    }
+
     /// Appends a chunk and wakes the readers.
     pub(crate) fn push(&self, chunk: Bytes) {
         if chunk.is_empty() {
@@ -306,6 +325,21 @@ mod tests {
             assert_eq!(last.unwrap()["x-sum"], "1");
             assert!(reader.frame().await.is_none());
         }
+    }
+
+    #[test]
+    fn it_is_complete_with_its_last_byte_or_its_end() {
+        let growing = Growing::default();
+        growing.push(Bytes::from_static(b"four"));
+        assert!(!growing.is_complete(), "its length is not known");
+        growing.expect(Some(8));
+        assert!(!growing.is_complete());
+        growing.push(Bytes::from_static(b"more"));
+        assert!(growing.is_complete() && !growing.is_finished());
+        growing.become_window();
+        assert!(!growing.is_complete(), "it may wait for its readers");
+        growing.finish(Ok(None));
+        assert!(growing.is_complete() && growing.is_finished());
     }
 
     #[tokio::test]

@@ -123,6 +123,7 @@ async fn assemble(
     gateway.hold_down.succeeded(&fill.target.key);
     let head = Arc::new(*assembly.head);
     fill.keep_for_the_starter(assembly.received);
+    fill.growing().expect(Some(assembly.bytes));
     fill.came_to(Outcome::Storing(Arc::new(Storing {
         head: Arc::clone(&head),
         length: Some(assembly.bytes),

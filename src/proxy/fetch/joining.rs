@@ -43,7 +43,15 @@ impl Part {
 
 impl Fetch<'_> {
     pub(super) async fn attempt(&self, sharing: Sharing) -> Settled {
-        let part = match self.begin(sharing) {
+        let mut begun = self.begin(&sharing);
+        if let Begun::Part(part) = &begun
+            && part.late
+            && part.fill.is_complete()
+        {
+            part.fill.ended().await;
+            begun = self.begin(&sharing);
+        }
+        let part = match begun {
             Begun::Part(part) => part,
             Begun::Answered(reply) => return Settled::Reply(reply),
         };
@@ -57,7 +65,7 @@ impl Fetch<'_> {
         self.settle(&part, outcome)
     }
 
-    fn begin(&self, sharing: Sharing) -> Begun {
+    fn begin(&self, sharing: &Sharing) -> Begun {
         let is_shared = matches!(sharing, Sharing::Join(_));
         let role = match sharing {
             Sharing::Join(variant) => {
@@ -68,7 +76,7 @@ impl Fetch<'_> {
                     Some(_) => None,
                 };
                 let look = || self.published_meanwhile();
-                fills.join(store, self.target(variant), named.as_ref(), look)
+                fills.join(store, self.target(variant.clone()), named.as_ref(), look)
             }
             Sharing::Alone => {
                 Role::Start(Fill::new(self.target(None), self.gateway.store.ticket()))
