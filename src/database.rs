@@ -34,6 +34,12 @@ impl Deref for Damaged {
     }
 }
 
+impl DerefMut for Damaged {
+    fn deref_mut(&mut self) -> &mut Database {
+        self.0.as_mut().expect(IS_THERE)
+    }
+}
+
 impl Drop for Damaged {
     fn drop(&mut self) {
         let database = self.0.take();

@@ -26,6 +26,7 @@ use super::{
     salvage::{self, Occasion},
     tables::{Counters, META, meta},
     transaction::{Tables, read_meta},
+    trial::Trial,
 };
 use crate::{
     database::{Damaged, Guarded, Handle},
@@ -61,6 +62,7 @@ pub(super) struct Disk {
     pub(super) damage: Damage,
     /// Of every record of the database.
     pub(super) codec: Codec,
+    trial: Trial,
     marker: Marker,
     // `None` while it is closed: after the end, or between a failure and the next try to open.
     database: RwLock<Option<Handle>>,
@@ -74,6 +76,7 @@ pub(super) struct Disk {
 impl Disk {
     pub(super) fn new(
         backing: Backing,
+        trial: Trial,
         marker: Marker,
         damage: Damage,
         codec: Codec,
@@ -83,6 +86,7 @@ impl Disk {
             backing,
             damage,
             codec,
+            trial,
             marker,
             database: RwLock::new(Some(database)),
             unconfirmed: Mutex::new(Unconfirmed([].into())),
@@ -153,6 +157,7 @@ impl Disk {
         self.backing.turn().begin();
         let (result, counters) =
             self.with_database(|database| transact(database, &self.damage, self.codec, work))?;
+        self.trial.pass();
         self.note(&counters);
         Ok(result)
     }
@@ -282,6 +287,7 @@ impl Disk {
             true => drop(database.map(Damaged::from)),
             false => drop(database),
         }
+        self.trial.pass();
         if let Err(error) = self.marker.sync() {
             tracing::debug!(%error, "Cannot sync the queue's marker.");
         }

@@ -29,6 +29,7 @@ use super::{
     spool::{Spool, sync_directory},
     tables::{Counters, META, meta},
     transaction::{Sound, check_format, read_meta},
+    trial::{LastTrial, Trial},
     writer::{BATCH_MAX, Writer},
 };
 use crate::{
@@ -103,8 +104,10 @@ impl Inner {
         let damage = Damage::new(metrics.clone());
         let now = clock.now();
         let (marker, marked) = Marker::open(&dir).map_err(io("write beside", &backing.file()))?;
+        let (trial, last_trial) = Trial::begin(&dir);
         let opening = Opening {
             backing: &backing,
+            last_trial,
             spool: &spool,
             space: &space,
             damage: &damage,
@@ -119,7 +122,7 @@ impl Inner {
             .prepare()
             .map_err(io("make the spool of", &backing.file()))?;
         let inner = Self {
-            disk: Disk::new(backing, marker, damage, codec, database),
+            disk: Disk::new(backing, trial, marker, damage, codec, database),
             spool,
             space,
             keyring,
@@ -184,6 +187,7 @@ impl Inner {
 /// The database on its way to be opened.
 struct Opening<'a> {
     backing: &'a Backing,
+    last_trial: LastTrial,
     spool: &'a Spool,
     space: &'a Space,
     damage: &'a Damage,
@@ -210,7 +214,11 @@ impl Opening<'_> {
             let codec = self.noted.codec.unwrap_or_else(Codec::new);
             return Ok((self.start_new(codec)?, codec));
         }
-        match self.backing.open() {
+        let opened = match self.last_trial {
+            LastTrial::Passed => self.backing.open(),
+            LastTrial::CutShort => self.backing.open_verified(),
+        };
+        match opened {
             Err(error) if error.recovery() == Recovery::Salvage => {
                 tracing::error!(%error, "The queue's database cannot be opened.");
                 let codec = self.codec(None);

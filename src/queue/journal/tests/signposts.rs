@@ -117,3 +117,40 @@ async fn a_damaged_file_is_set_aside_as_it_was_found() {
     found(&fixture, &items, "").await;
     assert_eq!(fixture.all().await, items);
 }
+
+/// redb may end the process over damage, where one panic meets another. It did so at each start.
+#[tokio::test]
+async fn a_database_that_the_last_process_did_not_survive_is_verified_first() {
+    let (dir, items) = queue().await;
+    let is_noted = |fixture: &Fixture| fixture.path("queue.opening").exists();
+    let opening = |copy: &Path| fs::write(copy.join("queue.opening"), "").unwrap();
+    let sound = copy(&dir, opening).await;
+    assert_eq!((is_noted(&sound), sound.journal.damage()), (true, 0));
+    assert_eq!(sound.all().await, items);
+    sound.append("a commit").await;
+    assert!(!is_noted(&sound), "it has proven itself");
+    let sound = sound.reopen().await;
+    assert!(is_noted(&sound));
+    assert!(!sound.close().await.0.path().join("queue.opening").exists());
+
+    let mut seen_by_nothing_else = 0;
+    for places in signposts(dir.path(), &items).values() {
+        let damage = |copy: &Path| {
+            change(copy, |content| {
+                places.iter().for_each(|at| content[*at..*at + 16].fill(0));
+            });
+        };
+        let salvaged = |fixture: &Fixture| fixture.path("queue.redb.bad-1").exists();
+        if salvaged(&copy(&dir, damage).await) {
+            continue;
+        }
+        let both = |copy: &Path| {
+            damage(copy);
+            opening(copy);
+        };
+        let fixture = copy(&dir, both).await;
+        seen_by_nothing_else += usize::from(salvaged(&fixture));
+        assert_eq!(found(&fixture, &items, "verified").await, 0);
+    }
+    assert!(seen_by_nothing_else > 0);
+}
