@@ -109,7 +109,7 @@ impl Backing {
         }
     }
 
-    /// The same after it was verified, which reads all of it: a second for about a gigabyte.
+    /// The same after it was verified, which reads all of it.
     ///
     /// # Errors
     /// [`DiskError::Damaged`] also where a page is not what was written.

@@ -23,10 +23,10 @@ use super::{
     damage::Damage,
     error::{DiskError, Recovery},
     marker::{Marker, Noted},
+    open_flag::OpenFlag,
     salvage::{self, Occasion},
     tables::{Counters, META, meta},
     transaction::{Tables, read_meta},
-    trial::Trial,
 };
 use crate::{
     database::{Damaged, Guarded, Handle},
@@ -62,7 +62,6 @@ pub(super) struct Disk {
     pub(super) damage: Damage,
     /// Of every record of the database.
     pub(super) codec: Codec,
-    trial: Trial,
     marker: Marker,
     // `None` while it is closed: after the end, or between a failure and the next try to open.
     database: RwLock<Option<Handle>>,
@@ -71,22 +70,23 @@ pub(super) struct Disk {
     has_read_met_damage: AtomicBool,
     read_met_damage: Notify,
     is_marker_failing: AtomicBool,
+    // After the database, which goes first.
+    open_flag: OpenFlag,
 }
 
 impl Disk {
     pub(super) fn new(
         backing: Backing,
-        trial: Trial,
         marker: Marker,
         damage: Damage,
         codec: Codec,
         database: Handle,
+        open_flag: OpenFlag,
     ) -> Self {
         Self {
             backing,
             damage,
             codec,
-            trial,
             marker,
             database: RwLock::new(Some(database)),
             unconfirmed: Mutex::new(Unconfirmed([].into())),
@@ -94,6 +94,7 @@ impl Disk {
             has_read_met_damage: AtomicBool::new(false),
             read_met_damage: Notify::new(),
             is_marker_failing: AtomicBool::new(false),
+            open_flag,
         }
     }
 
@@ -157,7 +158,6 @@ impl Disk {
         self.backing.turn().begin();
         let (result, counters) =
             self.with_database(|database| transact(database, &self.damage, self.codec, work))?;
-        self.trial.pass();
         self.note(&counters);
         Ok(result)
     }
@@ -287,7 +287,7 @@ impl Disk {
             true => drop(database.map(Damaged::from)),
             false => drop(database),
         }
-        self.trial.pass();
+        self.open_flag.lower();
         if let Err(error) = self.marker.sync() {
             tracing::debug!(%error, "Cannot sync the queue's marker.");
         }

@@ -8,7 +8,7 @@
 //! a quarter of `queue.max_bytes`, for `queue.receipt_ttl`; 4 KiB of the body of an answer to a write that is parked or dead.
 //!
 //! Beside `queue.redb` ([`tables`]): `spool/` ([`spool`]), `queue.reserve` ([`space`]), `queue.marker` and `queue.pauses`
-//! ([`marker`]), until the first commit `queue.opening` ([`trial`]), and after damage `queue.redb.bad-<n>` and `spool.bad/` ([`salvage`]). Deliberately absent: what becomes of a
+//! ([`marker`]), while it is open `queue.open` ([`open_flag`]), and after damage `queue.redb.bad-<n>` and `spool.bad/` ([`salvage`]). Deliberately absent: what becomes of a
 //! write (replay's), and how many there may be (the index's).
 
 mod backing;
@@ -24,6 +24,7 @@ mod inner;
 mod load;
 mod marker;
 mod open;
+mod open_flag;
 mod reader;
 mod rebuild;
 mod salvage;
@@ -34,7 +35,6 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod transaction;
-mod trial;
 mod turn;
 mod writer;
 

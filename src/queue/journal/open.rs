@@ -24,12 +24,12 @@ use super::{
     ids::Ids,
     load::Loaded,
     marker::{Marked, Marker, Noted},
+    open_flag::{LastEnd, OpenFlag},
     salvage::{self, Occasion},
     space::Space,
     spool::{Spool, sync_directory},
     tables::{Counters, META, meta},
     transaction::{Sound, check_format, read_meta},
-    trial::{LastTrial, Trial},
     writer::{BATCH_MAX, Writer},
 };
 use crate::{
@@ -104,10 +104,10 @@ impl Inner {
         let damage = Damage::new(metrics.clone());
         let now = clock.now();
         let (marker, marked) = Marker::open(&dir).map_err(io("write beside", &backing.file()))?;
-        let (trial, last_trial) = Trial::begin(&dir);
+        let (open_flag, last_end) = OpenFlag::raise(&dir);
         let opening = Opening {
             backing: &backing,
-            last_trial,
+            last_end,
             spool: &spool,
             space: &space,
             damage: &damage,
@@ -122,7 +122,7 @@ impl Inner {
             .prepare()
             .map_err(io("make the spool of", &backing.file()))?;
         let inner = Self {
-            disk: Disk::new(backing, trial, marker, damage, codec, database),
+            disk: Disk::new(backing, marker, damage, codec, database, open_flag),
             spool,
             space,
             keyring,
@@ -187,7 +187,7 @@ impl Inner {
 /// The database on its way to be opened.
 struct Opening<'a> {
     backing: &'a Backing,
-    last_trial: LastTrial,
+    last_end: LastEnd,
     spool: &'a Spool,
     space: &'a Space,
     damage: &'a Damage,
@@ -214,9 +214,9 @@ impl Opening<'_> {
             let codec = self.noted.codec.unwrap_or_else(Codec::new);
             return Ok((self.start_new(codec)?, codec));
         }
-        let opened = match self.last_trial {
-            LastTrial::Passed => self.backing.open(),
-            LastTrial::CutShort => self.backing.open_verified(),
+        let opened = match self.last_end {
+            LastEnd::Orderly => self.backing.open(),
+            LastEnd::Unclean => self.backing.open_verified(),
         };
         match opened {
             Err(error) if error.recovery() == Recovery::Salvage => {
