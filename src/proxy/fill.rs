@@ -47,7 +47,8 @@ use crate::{
     upstream::ResponseBody,
 };
 
-/// How long a request waits for a body that is all there to be in the store.
+/// How long a request waits for a body that is all there to be in the store: far longer than to copy the largest there may be.
+/// An origin may hold back the end of a body whose last byte has come.
 const PUBLISHING_MAX: Duration = Duration::from_secs(1);
 
 /// A fill under way.
@@ -181,8 +182,7 @@ impl Fill {
         self.growing.reader()
     }
 
-    /// Whether a client may have had its whole answer already. Who asks after that is no follower: it waits until the answer
-    /// is in the store, and looks there.
+    /// Whether a client may have had its whole answer already. Who asks after that first waits for it to be in the store.
     pub(crate) fn is_complete(&self) -> bool {
         self.growing.is_complete()
     }

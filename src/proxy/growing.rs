@@ -72,7 +72,8 @@ impl Growing {
         self.lock().whole_bytes = whole_bytes;
     }
 
-    /// Whether a reader may have had all of it: the end, or as many bytes as it has. Of a window that is not asked.
+    /// Whether a reader may have had all of it: the end, or as many bytes as it has. A window is complete with
+    /// its end only.
     pub(crate) fn is_complete(&self) -> bool {
         let state = self.lock();
         let has_all = state.whole_bytes == Some(state.total_bytes);

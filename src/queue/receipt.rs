@@ -95,8 +95,7 @@ impl Queue {
             }
         }
         let claim = Claim { queue: self, id };
-        let item = self.inner.journal.item(id).await?;
-        let item = item.ok_or(CancelError::Unknown)?;
+        let item = self.inner.journal.claimed(id).await?;
         let item = Item {
             state: State::Cancelled,
             ended_at: Some(self.inner.clock.now()),

@@ -131,7 +131,6 @@ impl Inner {
         batch: &mut Batch,
         unconfirmed: &mut Vec<TakenBack>,
     ) -> Result<Written, DiskError> {
-        self.see_to_damage_met();
         let error = match self.try_write(batch) {
             Err(error) => error,
             written => return written,
@@ -144,17 +143,6 @@ impl Inner {
         self.recover(&error, !batch.transitions.is_empty())?;
         self.try_write(batch)
             .inspect_err(|_| self.count_error("write"))
-    }
-
-    /// Saves what can be read where a read met damage. Where that cannot be, everything stays as it is until damage is met again.
-    fn see_to_damage_met(&self) {
-        if !self.disk.take_damage_met() {
-            return;
-        }
-        let met = DiskError::Damaged("a read met damage");
-        if let Err(error) = self.recover(&met, false) {
-            tracing::error!(%error, "The queue's database is damaged, and cannot be salvaged now.");
-        }
     }
 
     /// Gets the database back; for changes that must be recorded, at the cost of the reserve.
@@ -183,6 +171,7 @@ impl Inner {
     }
 
     fn write_once(&self, batch: &mut Batch) -> Result<Written, DiskError> {
+        self.disk.begin()?;
         let now = self.clock.now();
         let outdated = self.ago(self.limits.ttl);
         let steps = self.timeline().unsaved().map(<[_]>::to_vec);

@@ -67,10 +67,12 @@ pub(super) struct Disk {
     database: RwLock<Option<Handle>>,
     unconfirmed: Mutex<Unconfirmed>,
     salvages: AtomicU32,
-    has_read_met_damage: AtomicBool,
-    read_met_damage: Notify,
+    // Until it is salvaged. The file is then neither closed by a commit nor opened to be written.
+    is_damaged: AtomicBool,
+    // Nothing but opening it again helps.
+    has_read_failed: AtomicBool,
+    read_failed: Notify,
     is_marker_failing: AtomicBool,
-    // After the database, which goes first.
     open_flag: OpenFlag,
 }
 
@@ -91,8 +93,9 @@ impl Disk {
             database: RwLock::new(Some(database)),
             unconfirmed: Mutex::new(Unconfirmed([].into())),
             salvages: AtomicU32::new(0),
-            has_read_met_damage: AtomicBool::new(false),
-            read_met_damage: Notify::new(),
+            is_damaged: AtomicBool::new(false),
+            has_read_failed: AtomicBool::new(false),
+            read_failed: Notify::new(),
             is_marker_failing: AtomicBool::new(false),
             open_flag,
         }
@@ -140,14 +143,32 @@ impl Disk {
             .unwrap_or_else(PoisonError::into_inner) = unconfirmed;
     }
 
-    /// Waits until a read meets damage.
-    pub(super) async fn read_met_damage(&self) {
-        self.read_met_damage.notified().await;
+    /// Waits until a read fails for what the writer can help.
+    pub(super) async fn read_failed(&self) {
+        self.read_failed.notified().await;
     }
 
-    /// Whether a read has met damage since the last salvage, or since this was asked.
-    pub(super) fn take_damage_met(&self) -> bool {
-        self.has_read_met_damage.swap(false, Ordering::Relaxed)
+    /// Begins a write.
+    ///
+    /// # Errors
+    /// When the database must be recovered before anything is written: for what a read met, or because it was not before.
+    pub(super) fn begin(&self) -> Result<(), DiskError> {
+        self.backing.turn().begin();
+        if self.is_damaged() {
+            return Err(DiskError::Damaged("it is to be salvaged"));
+        }
+        match self.has_read_failed.swap(false, Ordering::Relaxed) {
+            true => Err(DiskError::Closed),
+            false => Ok(()),
+        }
+    }
+
+    fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Relaxed)
+    }
+
+    fn is_salvaged_too_often(&self) -> bool {
+        self.salvages.load(Ordering::Relaxed) >= SALVAGES_MAX
     }
 
     /// Runs `work` in one durable transaction. When it fails, the database is in need of [`Disk::recover`].
@@ -155,7 +176,6 @@ impl Disk {
         &self,
         work: impl FnOnce(&mut Tables<'_>) -> Result<T, DiskError>,
     ) -> Result<T, DiskError> {
-        self.backing.turn().begin();
         let (result, counters) =
             self.with_database(|database| transact(database, &self.damage, self.codec, work))?;
         self.note(&counters);
@@ -220,7 +240,8 @@ impl Disk {
         let damage = &self.damage;
         salvage::salvage(&self.backing, self.codec, &noted, occasion, damage, now)?;
         *guard = Some(self.backing.open()?);
-        self.take_damage_met();
+        self.is_damaged.store(false, Ordering::Relaxed);
+        self.has_read_failed.store(false, Ordering::Relaxed);
         Ok(())
     }
 
@@ -231,13 +252,14 @@ impl Disk {
         inner: &Inner,
         now: Timestamp,
     ) -> Result<Recovered, DiskError> {
-        let recovery = error.recovery();
-        if recovery == Recovery::None {
-            return Err(DiskError::Closed);
+        match error.recovery() {
+            Recovery::None => return Err(DiskError::Closed),
+            Recovery::Salvage => self.is_damaged.store(true, Ordering::Relaxed),
+            Recovery::Reopen => {}
         }
         // The handle still reads. Opening writes, so a closed one might stay closed.
         self.backing.probe().map_err(DiskError::File)?;
-        if recovery == Recovery::Reopen {
+        if !self.is_damaged() {
             let mut guard = self.lock();
             // Closed before it is opened again: redb locks the file.
             drop(guard.take());
@@ -249,10 +271,11 @@ impl Disk {
                 Err(error) if error.recovery() != Recovery::Salvage => return Err(error),
                 Err(error) => {
                     tracing::error!(%error, "The queue's database cannot be opened again.");
+                    self.is_damaged.store(true, Ordering::Relaxed);
                 }
             }
         }
-        if self.salvages.load(Ordering::Relaxed) >= SALVAGES_MAX {
+        if self.is_salvaged_too_often() {
             return Err(DiskError::Damaged("it was salvaged too often"));
         }
         self.salvage(Occasion::Running(inner), now)?;
@@ -283,11 +306,14 @@ impl Disk {
     /// Lets go of the database and its lock. Nothing is written or read afterwards.
     pub(super) fn close(&self) {
         let database = self.lock().take();
-        match self.take_damage_met() {
+        match self.is_damaged() {
+            // The next start verifies it.
             true => drop(database.map(Damaged::from)),
-            false => drop(database),
+            false => {
+                drop(database);
+                self.open_flag.lower();
+            }
         }
-        self.open_flag.lower();
         if let Err(error) = self.marker.sync() {
             tracing::debug!(%error, "Cannot sync the queue's marker.");
         }
@@ -299,21 +325,30 @@ impl Disk {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A read that fails has the writer recover the database, as far as it can.
     fn reading<T>(
         &self,
         read: impl FnOnce(&Database) -> Result<T, DiskError>,
     ) -> Result<T, DiskError> {
-        self.with_database(|database| {
+        let read = self.with_database(|database| {
             let read = caught(|| read(database));
-            // While this is the database that was read.
+            // While this is the database that was read. After too many salvages it is of no use to say so.
             if let Err(error) = &read
                 && error.recovery() == Recovery::Salvage
+                && !self.is_salvaged_too_often()
             {
-                self.has_read_met_damage.store(true, Ordering::Relaxed);
-                self.read_met_damage.notify_one();
+                self.is_damaged.store(true, Ordering::Relaxed);
+                self.read_failed.notify_one();
             }
             read
-        })
+        });
+        if let Err(error) = &read
+            && error.recovery() == Recovery::Reopen
+        {
+            self.has_read_failed.store(true, Ordering::Relaxed);
+            self.read_failed.notify_one();
+        }
+        read
     }
 
     fn with_database<T>(

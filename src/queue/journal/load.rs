@@ -20,7 +20,7 @@ use super::{
     codec::Codec,
     error::DiskError,
     tables::{
-        CONTENTS, Counters, ENDED, EndedRow, ITEMS, ItemRow, META, ended_key, meta, name,
+        CONTENTS, Counters, ENDED, EndedRow, ITEMS, ItemRow, KEYS, META, ended_key, meta, name,
         parse_ended_key,
     },
     transaction::{Sound, check_format, file_of, read_meta},
@@ -99,6 +99,7 @@ impl Inner {
                 Sound::Missing | Sound::Damaged => Vec::new(),
             };
         }
+        find_keys(transaction)?;
         let listed = self.read_ended(transaction, loaded)?;
         self.read_items(transaction, loaded, listed)
     }
@@ -314,6 +315,18 @@ impl Inner {
             }))
         })
     }
+}
+
+/// Looks for every idempotency key: one that is not found is taken for new, and its write sent once more.
+fn find_keys(transaction: &ReadTransaction) -> Result<(), DiskError> {
+    let keys = transaction.open_table(KEYS)?;
+    for row in keys.iter()? {
+        let (key, _) = row?;
+        if keys.get(key.value())?.is_none() {
+            return Err(DiskError::Damaged("a key is not found"));
+        }
+    }
+    Ok(())
 }
 
 /// What a write that was on its way when the process ended becomes: sent again where that is allowed, else shown.

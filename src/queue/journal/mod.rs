@@ -2,14 +2,14 @@
 //!
 //! Invariants: a write is appended when [`Journal::append`] returns it, and not before: its records are synced, its body file
 //! before them; ids increase in order of the commits. A change is recorded when [`Journal::record`] returns. What was refused
-//! is never shown, and is not on disk once anything else is appended. Nothing that is damaged is served, or forgotten: it is made again as far as
-//! it goes and shown as parked or dead. No credential is on disk in the clear: of writes they are sealed, of answers left out.
+//! is never shown, and is not on disk once anything else is appended. Nothing that is damaged is served, or forgotten: it is made
+//! again as far as it goes and shown as parked or dead. No credential is on disk in the clear: of writes they are sealed, of answers left out.
 //! Bounds: [`writer::BATCH_MAX`] for what waits; receipts as many as `queue.max_items`,
 //! a quarter of `queue.max_bytes`, for `queue.receipt_ttl`; 4 KiB of the body of an answer to a write that is parked or dead.
 //!
 //! Beside `queue.redb` ([`tables`]): `spool/` ([`spool`]), `queue.reserve` ([`space`]), `queue.marker` and `queue.pauses`
-//! ([`marker`]), while it is open `queue.open` ([`open_flag`]), and after damage `queue.redb.bad-<n>` and `spool.bad/` ([`salvage`]). Deliberately absent: what becomes of a
-//! write (replay's), and how many there may be (the index's).
+//! ([`marker`]), while it is open `queue.open` ([`open_flag`]), and after damage `queue.redb.bad-<n>` and `spool.bad/`
+//! ([`salvage`]). Deliberately absent: what becomes of a write (replay's), and how many there may be (the index's).
 
 mod backing;
 mod batch;

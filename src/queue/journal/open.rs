@@ -216,7 +216,10 @@ impl Opening<'_> {
         }
         let opened = match self.last_end {
             LastEnd::Orderly => self.backing.open(),
-            LastEnd::Unclean => self.backing.open_verified(),
+            LastEnd::Unclean => {
+                tracing::info!("The queue's database was not closed; it is verified.");
+                self.backing.open_verified()
+            }
         };
         match opened {
             Err(error) if error.recovery() == Recovery::Salvage => {

@@ -11,7 +11,7 @@ use std::{
 
 use super::backing::private_file;
 
-/// A database is open. Dropped, it is no more.
+/// A database is open. Whoever closes it says so, and nobody else: an opening that failed closed nothing.
 #[derive(Debug)]
 pub(super) struct OpenFlag(PathBuf);
 
@@ -47,11 +47,5 @@ impl OpenFlag {
             }
             _ => {}
         }
-    }
-}
-
-impl Drop for OpenFlag {
-    fn drop(&mut self) {
-        self.lower();
     }
 }

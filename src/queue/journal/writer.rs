@@ -2,7 +2,7 @@
 //!
 //! It takes everything that waits, writes it in one blocking piece with one commit, brings the index up to date in order of the
 //! commit, and answers everyone. What comes meanwhile is the next batch. No window is waited for: one write alone is one
-//! commit, sixty-four at once are about two.
+//! commit, sixty-four at once are about two. A read that fails wakes it too: it is the one that recovers the database.
 //!
 //! Appends fail fast: who waits for a 202 is told at once that there is none. Changes of what was accepted are kept, in order,
 //! and tried again until they are recorded. What a failed commit may have left is reconciled by the next one that succeeds:
@@ -160,7 +160,7 @@ impl Writer {
                     taken.transitions.push(transition);
                 }
                 () = sleep_until(due), if !is_closing => return Some(taken),
-                () = self.inner.disk.read_met_damage(), if !is_failing && !is_closing => return Some(taken),
+                () = self.inner.disk.read_failed(), if !is_failing && !is_closing => {}
                 Some(append) = self.appends.recv() => {
                     if let Some(retry) = self.retry {
                         refuse(append, retry.reason);

@@ -97,7 +97,8 @@ impl Queue {
         if item.accepted_at.max(id.accepted_at()) > now.plus(CLOCK_SKEW) {
             return Err(ImportError::Future);
         }
-        if journal.item(id).await.map_err(failed)?.is_some() {
+        let is_in_queue = self.index().state(id).is_some();
+        if is_in_queue || journal.item(id).await.map_err(failed)?.is_some() {
             return Ok(Imported::Known);
         }
         let fields = journal.opened(id, &content);

@@ -11,34 +11,56 @@ use super::{
 /// The first byte of a page that is a branch of a tree.
 const BRANCH: u8 = 2;
 
-const WRITES: usize = 40;
+const WRITES: usize = 100;
 
-/// A closed queue of writes that wait.
+fn key(number: usize) -> KeyHash {
+    KeyHash::new("me", "POST", "", &number.to_string())
+}
+
+/// A closed queue of writes that wait, each with its key.
 async fn queue() -> (Arc<TempDir>, Vec<Item>) {
     let fixture = Fixture::new().await;
     for number in 0..WRITES {
-        fixture.append(body(number)).await;
+        let write = NewWrite {
+            key: Some(key(number)),
+            ..fixture.write(body(number))
+        };
+        appended(fixture.journal.append(write).await);
     }
     let items = fixture.all().await;
     let (dir, _) = fixture.close().await;
     (dir, items)
 }
 
-/// Where in the file branches separate writes, by page. Some of the pages are not in use any more.
-fn signposts(dir: &Path, items: &[Item]) -> BTreeMap<usize, Vec<usize>> {
+/// Where in the file branches separate rows of these keys, by page. Some of the pages are not in use any more.
+fn signposts<const N: usize>(dir: &Path, keys: &[[u8; N]]) -> BTreeMap<usize, Vec<usize>> {
     let content = fs::read(dir.join("queue.redb")).unwrap();
     let pages = content.chunks(PAGE_BYTES).enumerate();
     let branches = pages.filter(|(_, page)| page[0] == BRANCH);
     let at = branches.map(|(number, page)| {
-        let is_id = |at: &usize| {
-            let bytes = &page[*at..*at + 16];
-            items.iter().any(|item| item.id.as_bytes() == bytes)
-        };
-        let places = (0..PAGE_BYTES - 16).filter(is_id);
+        let is_key = |at: &usize| keys.iter().any(|key| page[*at..*at + N] == *key);
+        let places = (0..PAGE_BYTES - N).filter(is_key);
         (number, places.map(|at| number * PAGE_BYTES + at).collect())
     });
     at.filter(|(_, places): &(_, Vec<_>)| !places.is_empty())
         .collect()
+}
+
+fn ids(items: &[Item]) -> Vec<[u8; 16]> {
+    items.iter().map(|item| *item.id.as_bytes()).collect()
+}
+
+/// Writes zeros there: less than any key, so what is left of it is sought to the right.
+fn mislead(dir: &Path, places: &[usize], key_bytes: usize) {
+    change(dir, |content| {
+        places
+            .iter()
+            .for_each(|at| content[*at..*at + key_bytes].fill(0));
+    });
+}
+
+fn is_salvaged(fixture: &Fixture) -> bool {
+    fixture.path("queue.redb.bad-1").exists()
 }
 
 /// Every write as it was, with what is sent of it: how many first tries failed.
@@ -59,19 +81,11 @@ async fn found(fixture: &Fixture, items: &[Item], case: &str) -> usize {
 async fn no_write_is_lost_to_a_branch_that_leads_the_wrong_way() {
     let (dir, items) = queue().await;
     let (mut at_start, mut by_reads) = (0, 0);
-    let signposts = signposts(dir.path(), &items);
+    let signposts = signposts(dir.path(), &ids(&items));
     for (page, places) in &signposts {
         let case = format!("page {page}");
-        let fixture = copy(&dir, |copy| {
-            change(copy, |content| {
-                for at in places {
-                    // Less than any id: what is left of it is sought to the right.
-                    content[*at..*at + 16].fill(0);
-                }
-            });
-        })
-        .await;
-        let is_seen_at_start = fixture.path("queue.redb.bad-1").exists();
+        let fixture = copy(&dir, |copy| mislead(copy, places, 16)).await;
+        let is_seen_at_start = is_salvaged(&fixture);
         at_start += usize::from(is_seen_at_start);
         let failed = found(&fixture, &items, &case).await;
         assert!(failed <= 1, "{case}: {failed} reads failed");
@@ -132,23 +146,73 @@ async fn a_database_that_was_not_closed_is_verified_first() {
     assert!(is_noted(sound.dir.path()));
 
     let mut seen_by_nothing_else = 0;
-    for places in signposts(dir.path(), &items).values() {
-        let damage = |copy: &Path| {
-            change(copy, |content| {
-                places.iter().for_each(|at| content[*at..*at + 16].fill(0));
-            });
-        };
-        let salvaged = |fixture: &Fixture| fixture.path("queue.redb.bad-1").exists();
-        if salvaged(&copy(&dir, damage).await) {
+    for places in signposts(dir.path(), &ids(&items)).values() {
+        if is_salvaged(&copy(&dir, |copy| mislead(copy, places, 16)).await) {
             continue;
         }
         let both = |copy: &Path| {
-            damage(copy);
+            mislead(copy, places, 16);
             not_closed(copy);
         };
         let fixture = copy(&dir, both).await;
-        seen_by_nothing_else += usize::from(salvaged(&fixture));
+        seen_by_nothing_else += usize::from(is_salvaged(&fixture));
         assert_eq!(found(&fixture, &items, "not closed").await, 0);
     }
     assert!(seen_by_nothing_else > 0);
+}
+
+/// A key that was not found was taken for new, and its write sent once more.
+#[tokio::test]
+async fn no_key_is_lost_to_a_branch_that_leads_the_wrong_way() {
+    let (dir, items) = queue().await;
+    let keys: Vec<_> = (0..WRITES).map(|number| *key(number).as_bytes()).collect();
+    let signposts = signposts(dir.path(), &keys);
+    let mut salvaged = 0;
+    for places in signposts.values() {
+        let fixture = copy(&dir, |copy| mislead(copy, places, 32)).await;
+        salvaged += usize::from(is_salvaged(&fixture));
+        for (number, item) in items.iter().enumerate() {
+            let again = NewWrite {
+                key: Some(key(number)),
+                ..fixture.write(body(number))
+            };
+            match fixture.journal.append(again).await.unwrap() {
+                Appended::Known(known) => assert_eq!(known, *item),
+                Appended::New(item) => panic!("sent once more: {item:?}"),
+            }
+        }
+    }
+    assert!(salvaged > 0, "no branch of the keys in {signposts:?}");
+}
+
+/// A salvage that failed left the queue closed, until something was appended: then it was opened as if it were sound.
+#[tokio::test]
+async fn a_salvage_that_fails_is_tried_again() {
+    let (dir, items) = queue().await;
+    let mut retried = 0;
+    for places in signposts(dir.path(), &ids(&items)).values() {
+        let fixture = copy(&dir, |copy| mislead(copy, places, 16)).await;
+        if is_salvaged(&fixture) {
+            continue;
+        }
+        let in_the_way = fixture.path("queue.redb.new");
+        fs::create_dir(&in_the_way).unwrap();
+        for item in &items {
+            // Of one of them the content is not found; after that nothing is.
+            let _ = fixture.journal.content(item.id).await;
+        }
+        let append = fixture.journal.append(fixture.write("refused")).await;
+        let is_damaged = append.is_err();
+        assert!(!is_salvaged(&fixture));
+        fs::remove_dir(in_the_way).unwrap();
+        fixture.content(items[0].id).await.unwrap();
+        found(&fixture, &items, "in the end").await;
+        assert_eq!(
+            is_salvaged(&fixture),
+            is_damaged,
+            "it went on with what is damaged"
+        );
+        retried += usize::from(is_damaged);
+    }
+    assert!(retried > 0);
 }
