@@ -69,7 +69,7 @@ pub(super) struct Disk {
     salvages: AtomicU32,
     // Until it is salvaged. The file is then neither closed by a commit nor opened to be written.
     is_damaged: AtomicBool,
-    // Nothing but opening it again helps.
+    // Until it is opened again.
     has_read_failed: AtomicBool,
     read_failed: Notify,
     is_marker_failing: AtomicBool,
@@ -157,10 +157,14 @@ impl Disk {
         if self.is_damaged() {
             return Err(DiskError::Damaged("it is to be salvaged"));
         }
-        match self.has_read_failed.swap(false, Ordering::Relaxed) {
+        match self.has_read_failed() {
             true => Err(DiskError::Closed),
             false => Ok(()),
         }
+    }
+
+    fn has_read_failed(&self) -> bool {
+        self.has_read_failed.load(Ordering::Relaxed)
     }
 
     fn is_damaged(&self) -> bool {
@@ -239,10 +243,15 @@ impl Disk {
         let noted = self.marker.noted();
         let damage = &self.damage;
         salvage::salvage(&self.backing, self.codec, &noted, occasion, damage, now)?;
-        *guard = Some(self.backing.open()?);
+        self.put(&mut guard, self.backing.open()?);
+        Ok(())
+    }
+
+    /// From here on this is the database: what was read of another says nothing of it.
+    fn put(&self, place: &mut Option<Handle>, database: Handle) {
+        *place = Some(database);
         self.is_damaged.store(false, Ordering::Relaxed);
         self.has_read_failed.store(false, Ordering::Relaxed);
-        Ok(())
     }
 
     /// Gets the database of this journal back into a usable state after `error`.
@@ -259,13 +268,14 @@ impl Disk {
         }
         // The handle still reads. Opening writes, so a closed one might stay closed.
         self.backing.probe().map_err(DiskError::File)?;
+        let mut guard = self.lock();
+        // Asked under the lock: whoever was still reading may have met damage.
         if !self.is_damaged() {
-            let mut guard = self.lock();
             // Closed before it is opened again: redb locks the file.
             drop(guard.take());
             match self.reopened() {
                 Ok(database) => {
-                    *guard = Some(database);
+                    self.put(&mut guard, database);
                     return Ok(Recovered::Reopened);
                 }
                 Err(error) if error.recovery() != Recovery::Salvage => return Err(error),
@@ -275,6 +285,7 @@ impl Disk {
                 }
             }
         }
+        drop(guard);
         if self.is_salvaged_too_often() {
             return Err(DiskError::Damaged("it was salvaged too often"));
         }
@@ -305,15 +316,17 @@ impl Disk {
 
     /// Lets go of the database and its lock. Nothing is written or read afterwards.
     pub(super) fn close(&self) {
-        let database = self.lock().take();
-        match self.is_damaged() {
+        let mut guard = self.lock();
+        match guard.take() {
             // The next start verifies it.
-            true => drop(database.map(Damaged::from)),
-            false => {
+            damaged if self.is_damaged() => drop(damaged.map(Damaged::from)),
+            Some(database) if !self.has_read_failed() => {
                 drop(database);
                 self.open_flag.lower();
             }
+            failed => drop(failed),
         }
+        drop(guard);
         if let Err(error) = self.marker.sync() {
             tracing::debug!(%error, "Cannot sync the queue's marker.");
         }
@@ -330,25 +343,27 @@ impl Disk {
         &self,
         read: impl FnOnce(&Database) -> Result<T, DiskError>,
     ) -> Result<T, DiskError> {
-        let read = self.with_database(|database| {
-            let read = caught(|| read(database));
-            // While this is the database that was read. After too many salvages it is of no use to say so.
-            if let Err(error) = &read
-                && error.recovery() == Recovery::Salvage
-                && !self.is_salvaged_too_often()
-            {
-                self.is_damaged.store(true, Ordering::Relaxed);
-                self.read_failed.notify_one();
-            }
-            read
-        });
-        if let Err(error) = &read
-            && error.recovery() == Recovery::Reopen
-        {
-            self.has_read_failed.store(true, Ordering::Relaxed);
-            self.read_failed.notify_one();
+        let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let read = match guard.as_ref() {
+            Some(database) => caught(|| read(database)),
+            None => Err(DiskError::Closed),
+        };
+        // While this is the database that was read.
+        if let Err(error) = &read {
+            self.note_failed_read(error);
         }
         read
+    }
+
+    fn note_failed_read(&self, error: &DiskError) {
+        match error.recovery() {
+            // It is of no use to say so.
+            Recovery::Salvage if self.is_salvaged_too_often() => return,
+            Recovery::Salvage => self.is_damaged.store(true, Ordering::Relaxed),
+            Recovery::Reopen => self.has_read_failed.store(true, Ordering::Relaxed),
+            Recovery::None => return,
+        }
+        self.read_failed.notify_one();
     }
 
     fn with_database<T>(

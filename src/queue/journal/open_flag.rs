@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::backing::private_file;
+use super::{backing::private_file, spool::sync_directory};
 
 /// A database is open. Whoever closes it says so, and nobody else: an opening that failed closed nothing.
 #[derive(Debug)]
@@ -32,7 +32,8 @@ impl OpenFlag {
             true => LastEnd::Unclean,
             false => LastEnd::Orderly,
         };
-        if let Err(error) = private_file(&path) {
+        // A power cut must not take it along.
+        if let Err(error) = private_file(&path).and_then(|_| sync_directory(dir)) {
             tracing::debug!(%error, "Cannot note that the queue's database is open.");
         }
         (Self(path), last_end)
