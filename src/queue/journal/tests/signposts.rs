@@ -216,3 +216,29 @@ async fn a_salvage_that_fails_is_tried_again() {
     }
     assert!(retried > 0);
 }
+
+/// It was closed by a commit, and the next start took it for one that was closed in order.
+#[tokio::test]
+async fn what_is_closed_damaged_is_left_as_it_was_and_verified_by_the_next_start() {
+    let (dir, items) = queue().await;
+    let mut left = 0;
+    for places in signposts(dir.path(), &ids(&items)).values() {
+        let fixture = copy(&dir, |copy| mislead(copy, places, 16)).await;
+        // Nothing is salvaged, and nothing closed before the end, where a little cannot be written first.
+        fs::create_dir(fixture.path("queue.probe")).unwrap();
+        let before = fs::read(fixture.path("queue.redb")).unwrap();
+        let mut is_damaged = false;
+        for item in &items {
+            is_damaged |= fixture.journal.content(item.id).await.is_err();
+        }
+        if !is_damaged || is_salvaged(&fixture) {
+            continue;
+        }
+        let (dir, _) = fixture.close().await;
+        assert!(dir.path().join("queue.open").exists());
+        let after = fs::read(dir.path().join("queue.redb")).unwrap();
+        assert!(after[PAGE_BYTES..] == before[PAGE_BYTES..]);
+        left += 1;
+    }
+    assert!(left > 0);
+}
